@@ -1,0 +1,1 @@
+"""Handrail: what your agent holds on to in production."""
