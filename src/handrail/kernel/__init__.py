@@ -1,6 +1,8 @@
-"""What every slice stands on and none of them owns: ids, money, time, errors, settings, the database and its writer, jobs."""
+"""What every slice stands on and none owns: ids, money, time, errors, settings, the database and its writer, jobs."""
 
 from .clock import Clock, SystemClock, from_unix_ns, unix_ns
+from .database import Database
+from .engine import insert, insert_new, store_url
 from .errors import (
     BadInput,
     BadSettings,
@@ -17,17 +19,26 @@ from .errors import (
     StoreUnreachable,
 )
 from .ids import new_id
+from .jobs import Job, claim, enqueue, finish, give_up, retry_later
 from .money import ZERO, NanoUsd, nano_usd, show_usd, usd
+from .schema import metadata, upgrade
+from .settings import Price, Settings, load_settings
+from .writer import Op
 
 __all__ = [
     "ZERO",
     "BadInput",
     "BadSettings",
     "Clock",
+    "Database",
     "HandrailError",
+    "Job",
     "MissingExtra",
     "NanoUsd",
     "NotFound",
+    "Op",
+    "Price",
+    "Settings",
     "StoreBusy",
     "StoreDamaged",
     "StoreError",
@@ -37,10 +48,21 @@ __all__ = [
     "StoreReadOnly",
     "StoreUnreachable",
     "SystemClock",
+    "claim",
+    "enqueue",
+    "finish",
     "from_unix_ns",
+    "give_up",
+    "insert",
+    "insert_new",
+    "load_settings",
+    "metadata",
     "nano_usd",
     "new_id",
+    "retry_later",
     "show_usd",
+    "store_url",
     "unix_ns",
+    "upgrade",
     "usd",
 ]

