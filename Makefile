@@ -1,0 +1,59 @@
+# `make` alone lists the targets. Every one of them works as the first command in a fresh clone.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := anthropic,local,openai
+ALL := anthropic,local,openai,postgres,redis,route,server
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench constraints clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
+
+demo: .venv/demo ## run the support-triage agent over customer messages
+	@$(BIN)/handrail demo
+
+test: .venv/dev ## run the tests
+	@$(BIN)/pytest -q -n auto --maxprocesses 4
+
+lint: .venv/dev ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/dev ## measure: NAME=... writes bench/results/NAME.json
+	@$(BIN)/python -m bench.run $(NAME)
+
+constraints: .venv/made ## take the newest versions that pyproject.toml allows into constraints.txt
+	@rm -rf build/pins && $(BIN)/python -m venv build/pins
+	@build/pins/bin/python -m pip install --quiet --upgrade pip
+	@build/pins/bin/python -m pip install --quiet --editable '.[$(ALL)]' --group dev
+	@{ grep '^#' constraints.txt; build/pins/bin/pip list --format=freeze --exclude-editable --exclude setuptools; } > build/pins.txt
+	@mv build/pins.txt constraints.txt && rm -rf build/pins
+
+clean: ## remove .venv and every cache
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/made:
+	@command -v $(PYTHON) > /dev/null || { echo "Handrail needs Python 3.11 or newer, and there is no $(PYTHON) here; PYTHON=/path/to/python names another." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Handrail needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1); PYTHON=/path/to/python names another." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) --version)."
+	@$(PYTHON) -m venv .venv
+	@$(INSTALL) --upgrade pip
+	@touch $@
+
+.venv/demo: pyproject.toml constraints.txt | .venv/made
+	@echo "Installing Handrail into .venv."
+	@$(INSTALL) --editable '.[$(DEMO)]'
+	@touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv/made
+	@echo "Installing Handrail with all extras and the developers' tools into .venv."
+	@$(INSTALL) --editable '.[$(ALL)]' --group dev
+	@touch $@

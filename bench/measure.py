@@ -1,0 +1,54 @@
+"""Comparisons that a noisy machine does not decide, and the disk that they ran on."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Medians over the rounds. `ratio` is the median of each round's ours / peer, not the ratio of the medians."""
+
+    ours: float
+    peer: float
+    ratio: float
+
+
+def interleaved(ours: Callable[[], float], peer: Callable[[], float], rounds: int) -> Comparison:
+    """Two measurements taken in turn, the first of a round being the second of the next.
+
+    Each callable does its work once and returns what it measured, greater than zero.
+    """
+    pairs = []
+    for number in range(rounds):
+        if number % 2:
+            theirs = peer()
+            pairs.append((ours(), theirs))
+        else:
+            mine = ours()
+            pairs.append((mine, peer()))
+    return Comparison(
+        ours=median(mine for mine, _ in pairs),
+        peer=median(theirs for _, theirs in pairs),
+        ratio=median(mine / theirs for mine, theirs in pairs),
+    )
+
+
+def raw_fsync_ms(folder: Path, rounds: int = 50) -> float:
+    """The median milliseconds of one 4 KiB append and fsync to a file in `folder`."""
+    file = folder / "fsync.probe"
+    taken = []
+    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    try:
+        for _ in range(rounds):
+            start = time.perf_counter_ns()
+            os.write(descriptor, bytes(4096))
+            os.fsync(descriptor)
+            taken.append((time.perf_counter_ns() - start) / 1e6)
+    finally:
+        os.close(descriptor)
+        file.unlink()
+    return median(taken)
