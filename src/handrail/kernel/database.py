@@ -1,7 +1,7 @@
 """The database: `write` makes one call's operations atomic and durable, `read` goes around the writer.
 
-    results = await db.write(start_run(run), hold(estimate))     # both or neither, on disk when it returns
-    rows = await db.read(lambda conn: conn.execute(select(runs)).all())
+results = await db.write(start_run(run), hold(estimate))     # both or neither, on disk when it returns
+rows = await db.read(lambda conn: conn.execute(select(runs)).all())
 """
 
 import asyncio

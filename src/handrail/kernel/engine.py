@@ -1,13 +1,13 @@
-"""Two engines behind one SQL: SQLite in a file, Postgres by address. What each needs to be opened, and what its errors mean."""
+"""Two engines behind one SQL, SQLite and Postgres: what each needs to be opened, and what its errors mean."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from .errors import (
@@ -24,6 +24,9 @@ from .errors import (
 BUSY_SECONDS = 10.0
 """How long a statement waits for another process's write before it is StoreBusy."""
 
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
+
 # Checkpoints are left to one process (see writer.py), hence no automatic ones.
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "foreign_keys=ON", "temp_store=MEMORY")
 
@@ -34,7 +37,10 @@ _SQLITE_ERRORS: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_READONLY: (StoreReadOnly, "the file cannot be written; mend its permissions or name another store"),
     sqlite3.SQLITE_CORRUPT: (StoreDamaged, "the file is damaged; restore a backup, or move it away to start empty"),
     sqlite3.SQLITE_NOTADB: (StoreDamaged, "the file is not a database; name another store, or move it away"),
-    sqlite3.SQLITE_CANTOPEN: (StoreUnreachable, "the file cannot be opened; does its folder exist, and may you write there?"),
+    sqlite3.SQLITE_CANTOPEN: (
+        StoreUnreachable,
+        "the file cannot be opened; does its folder exist, and may you write there?",
+    ),
     sqlite3.SQLITE_IOERR: (StoreUnreachable, "the disk failed to read or write; check it and try again"),
 }
 _POSTGRES_ERRORS: dict[str, tuple[type[StoreError], str]] = {
@@ -95,9 +101,13 @@ def _sqlite_engine(url: URL, *pragmas: str) -> Engine:
     return engine
 
 
-def insert(conn: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+def insert(conn: Connection, table: Table) -> "sqlite.Insert | postgresql.Insert":
     """An INSERT that knows ON CONFLICT, in the dialect of `conn`."""
-    return sqlite.insert(table) if conn.dialect.name == "sqlite" else postgresql.insert(table)
+    if conn.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # 30 ms, and most never need it
+
+    return postgresql.insert(table)
 
 
 def insert_new(conn: Connection, table: Table, row: Mapping[str, Any]) -> bool:

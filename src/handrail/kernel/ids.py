@@ -18,7 +18,7 @@ def new_id(prefix: str, now: datetime) -> str:
     Ids of one process sort in the order they were made, also within a millisecond. The layout and the monotonic rule
     are ULID's (github.com/ulid/spec).
     """
-    global _last  # noqa: PLW0603 - the order is the process's
+    global _last
     with _lock:
         milliseconds = unix_ns(now) // 1_000_000
         value = milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)

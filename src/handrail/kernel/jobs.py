@@ -57,9 +57,7 @@ def enqueue(kind: str, key: str, payload: Mapping[str, Any], due: datetime) -> C
     return lambda conn: insert_new(conn, jobs, row)
 
 
-def claim(
-    kinds: Collection[str], worker: str, now: datetime, lease: timedelta
-) -> Callable[[Connection], Job | None]:
+def claim(kinds: Collection[str], worker: str, now: datetime, lease: timedelta) -> Callable[[Connection], Job | None]:
     """An op that takes the job due longest of `kinds`, for `lease`, or finds none."""
     now_ns = unix_ns(now)
     due = (

@@ -1,13 +1,14 @@
-"""The tables' one registry, and their version: SQLite is brought up to date on opening, Postgres by `handrail db upgrade`.
+"""The tables' one registry, and their version. SQLite is brought up to date on opening, Postgres by `handrail db
+upgrade`.
 
-The slices declare their tables on `metadata`; how the tables came to be is told, step by step, in `handrail.migrations`.
+The slices declare their tables on `metadata`; how they came to be is told, step by step, in `handrail.migrations`.
 """
 
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, MetaData, inspect, text
 
-from .engine import writing_engine, store_errors
+from .engine import store_errors, writing_engine
 from .errors import StoreNewer, StoreOlder
 
 metadata = MetaData(

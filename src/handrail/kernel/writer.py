@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import filelock
 from sqlalchemy import Connection, Engine
 
 from .engine import store_errors
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 Op = Callable[[Connection], Any]
 """A step of a write: SQL on the connection it is given, and nothing else, since it may be run more than once."""
@@ -41,7 +43,7 @@ class GroupWriter:
         self._engine = engine
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._wal = f"{engine.url.database}-wal"
-        self._checkpointer = filelock.FileLock(f"{engine.url.database}.lock", timeout=0, thread_local=False)
+        self._checkpointer: FileLock | None = None
         self._closed = False
         self._lock = threading.Lock()
         self.commits = 0
@@ -49,7 +51,7 @@ class GroupWriter:
         self._thread.start()
 
     def submit(self, ops: Sequence[Op]) -> Future[list[Any]]:
-        """The results of `ops`, in order, once they are on disk; the first error of one of them, nothing being written."""
+        """The results of `ops`, in order, once they are on disk; or an op's error, and nothing was written."""
         call = _Call(ops)
         with self._lock:
             if self._closed:
@@ -63,7 +65,8 @@ class GroupWriter:
             self._closed = True
             self._calls.put(None)
         self._thread.join()
-        self._checkpointer.release()
+        if self._checkpointer is not None:
+            self._checkpointer.release()
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -127,14 +130,25 @@ class GroupWriter:
         """Copies the log into the database, in one process only: SQLite before 3.51.3 can damage the file when one
         connection resets the log while another writes."""
         try:
-            if os.stat(self._wal).st_size < CHECKPOINT_BYTES:
+            if os.stat(self._wal).st_size < CHECKPOINT_BYTES or not self._elected():
                 return
-            self._checkpointer.acquire()
-            with self._engine.connect() as conn:
-                conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-            # Held until close: the lock says which process does this from now on.
-        except (OSError, filelock.Timeout):
+        except OSError:
             return
+        with self._engine.connect() as conn:
+            conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _elected(self) -> bool:
+        """Whether this process is the one that checkpoints: it is once it gets the lock, and then until it closes."""
+        from filelock import FileLock, Timeout  # 20 ms that a short-lived process never needs
+
+        if self._checkpointer is None:
+            lock = FileLock(f"{self._engine.url.database}.lock", timeout=0, thread_local=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                return False
+            self._checkpointer = lock
+        return True
 
 
 def _started(call: _Call, group: list[_Call]) -> bool:

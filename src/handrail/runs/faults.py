@@ -1,0 +1,88 @@
+"""Which exceptions are expected faults, that become outcomes, and which are errors in a program, that propagate."""
+
+from pydantic_ai.exceptions import (
+    ContentFilterError,
+    FallbackExceptionGroup,
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelContextWindowExceededError,
+    ModelNotFoundError,
+    ModelQuotaExceededError,
+    ModelRateLimitError,
+    ModelRequestRejectedError,
+    ModelTimeoutError,
+    RunTimedOut,
+    UnexpectedModelBehavior,
+    UsageLimitExceeded,
+)
+
+from handrail.models import ModelUnavailable
+
+from .loops import Looping
+from .outcome import Fault
+
+_BUGS = (
+    AssertionError,
+    AttributeError,
+    BufferError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+)
+_CODES: tuple[tuple[type[Exception], str], ...] = (
+    (ModelTimeoutError, "model_timeout"),
+    (ModelConnectionError, "model_unavailable"),
+    (ModelRateLimitError, "model_rate_limited"),
+    (ModelQuotaExceededError, "model_quota"),
+    (ModelContextWindowExceededError, "input_too_long"),
+    (ModelAuthenticationError, "model_auth"),
+    (ModelNotFoundError, "model_unknown"),
+    (ModelRequestRejectedError, "model_rejected"),
+    (ModelAPIError, "model_unavailable"),
+    (ModelUnavailable, "model_unavailable"),
+    (FallbackExceptionGroup, "model_unavailable"),
+    (ContentFilterError, "content_filtered"),
+    (UnexpectedModelBehavior, "output_malformed"),
+    (UsageLimitExceeded, "usage_limit"),
+    (RunTimedOut, "timed_out"),
+    (Looping, "looping"),
+)
+
+
+class ToolFault(Exception):
+    """A tool could not do its work: what it raised is the cause."""
+
+    def __init__(self, tool: str, error: Exception) -> None:
+        super().__init__(f"{tool}: {type(error).__name__}: {error}")
+        self.tool = tool
+
+
+class FallbackFault(Exception):
+    """The fallback handler raised, or gave what does not fit the agent's output type."""
+
+
+def fault_of(error: Exception) -> Fault | None:
+    """The fault an exception stands for, or None where it is a programming error and must propagate.
+
+    A tool may raise anything its libraries do, so all it raises is a fault, except what only wrong code raises.
+    """
+    if isinstance(error, ToolFault):
+        return Fault(code="tool_failed", detail=str(error))
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return Fault(code=code, detail=_detail(error))
+    return None
+
+
+def is_bug(error: Exception) -> bool:
+    """Whether only wrong code raises this."""
+    return isinstance(error, _BUGS)
+
+
+def _detail(error: Exception) -> str:
+    cause = f" ({type(error.__cause__).__name__}: {error.__cause__})" if error.__cause__ else ""
+    return f"{type(error).__name__}: {error}{cause}"[:2_000]

@@ -1,0 +1,151 @@
+"""The Pydantic AI capability that governs a run from inside: every model request, tool call and output passes here."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_ai import RunContext
+from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
+from pydantic_ai.exceptions import (
+    ApprovalRequired,
+    CallDeferred,
+    ModelRetry,
+    SkipToolExecution,
+    ToolFailed,
+    ToolFailedError,
+    ToolRetryError,
+)
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+
+from handrail.traces import LiveSpan, names
+
+from .faults import ToolFault, is_bug
+from .record import Record
+from .tools import effect_of
+
+# Normal talk between tools, people and the model: none of these says that the tool broke.
+_TALK = (ApprovalRequired, CallDeferred, ModelRetry, SkipToolExecution, ToolFailed, ToolFailedError, ToolRetryError)
+
+
+@dataclass(init=False)
+class RunGovernance(AbstractCapability[Any]):
+    """Governs one run, whose record it is given."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def get_ordering(self) -> CapabilityOrdering:
+        return CapabilityOrdering(position="outermost")
+
+    def get_wrapper_model(self, model: Model) -> Model:
+        return GovernedModel(model, self.record)
+
+    async def wrap_tool_execute(
+        self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any], handler: Any
+    ) -> Any:
+        """Times the call, stops it where it is irreversible, and turns what it raises into a fault."""
+        effect = effect_of(tool_def)
+        attributes = {
+            names.OPERATION: "execute_tool",
+            names.TOOL: call.tool_name,
+            names.TOOL_CALL_ID: call.tool_call_id,
+            "handrail.tool.effect": effect,
+        }
+        with self.record.recorder.span(f"execute_tool {call.tool_name}", attributes) as live:
+            live.payload["arguments"] = args
+            if effect != "irreversible" or ctx.tool_call_approved:
+                return await self._execute(call.tool_name, args, handler, live)
+            live.set({"handrail.approval": "required"})
+        raise ApprovalRequired
+
+    async def _execute(self, tool: str, args: dict[str, Any], handler: Any, live: LiveSpan) -> Any:
+        self.record.loops.call(tool, args)
+        try:
+            result = await handler(args)
+        except _TALK as talk:
+            live.payload["result"] = str(talk)
+            raise
+        except Exception as error:
+            live.payload["result"] = str(error)
+            if is_bug(error):
+                raise
+            raise ToolFault(tool, error) from error
+        live.payload["result"] = result
+        self.record.tools.append(tool)
+        return result
+
+    async def on_tool_validate_error(
+        self,
+        ctx: RunContext[Any],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: str | dict[str, Any],
+        error: ValidationError | ModelRetry,
+    ) -> dict[str, Any]:
+        self._malformed(f"validate {call.tool_name}", args, error)
+        raise error
+
+    async def on_output_validate_error(
+        self, ctx: RunContext[Any], *, output_context: Any, output: Any, error: ValidationError | ModelRetry
+    ) -> Any:
+        if not ctx.partial_output:
+            self._malformed("validate output", output, error)
+        raise error
+
+    def _malformed(self, what: str, found: Any, error: Exception) -> None:
+        with self.record.recorder.span(what, {}) as live:
+            live.payload.update(found=found, error=str(error))
+            live.fail("malformed")
+        self.record.retry_of = self.record.last_request
+
+
+class GovernedModel(WrapperModel):
+    """A model whose every attempt is recorded, priced and committed to before it is sent."""
+
+    def __init__(self, wrapped: Model, record: Record) -> None:
+        super().__init__(wrapped)
+        self._record = record
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        settings = _single_attempt(model_settings)
+        async with self._record.model_request(self.wrapped, messages, settings, model_request_parameters) as request:
+            response = await self.wrapped.request(messages, settings, model_request_parameters)
+            request.answered(response)
+            return response
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        settings = _single_attempt(model_settings)
+        async with (
+            self._record.model_request(self.wrapped, messages, settings, model_request_parameters) as request,
+            self.wrapped.request_stream(messages, settings, model_request_parameters, run_context) as stream,
+        ):
+            try:
+                yield stream
+            finally:
+                # A stream that breaks is paid for all the same: input, and what came of the output.
+                request.answered(stream.get())
+
+
+def _single_attempt(settings: ModelSettings | None) -> ModelSettings:
+    # A provider's client would retry on its own, unseen and unheld: each attempt must be ours.
+    merged: ModelSettings = {**(settings or {}), "max_retries": 0}
+    return merged

@@ -1,0 +1,122 @@
+"""How a run stands: one closed type, and what each way of ending counts as.
+
+Every outcome has a `message` fit for the user, and a `path`; the shares of the paths are a measured service level.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+
+from handrail.kernel import ZERO, NanoUsd
+
+OutputT = TypeVar("OutputT")
+
+Path = Literal["happy", "fallback", "human", "refused", "failed"]
+PATHS: tuple[Path, ...] = ("happy", "fallback", "human", "refused", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """An expected failure of a model, a tool or a provider. `code` is stable, `detail` is for engineers."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """An irreversible action the model asked for; nothing of it has happened."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+    call_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a run cost and where to look it up."""
+
+    run_id: str
+    trace_id: str
+    duration: timedelta
+    cost: NanoUsd = ZERO
+    requests: int = 0
+    tools: tuple[str, ...] = ()
+    """The tools that were executed, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered(Generic[OutputT]):
+    """The agent's own answer; it satisfies the output type. `retried` says malformed work was put right on the way."""
+
+    type: ClassVar[str] = "answered"
+    output: OutputT
+    message: str
+    facts: Facts
+    retried: bool = False
+
+    @property
+    def path(self) -> Path:
+        return "fallback" if self.retried else "happy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FellBack(Generic[OutputT]):
+    """The deterministic handler's answer, validated like the agent's; `fault` says why it was needed."""
+
+    type: ClassVar[str] = "fell_back"
+    path: ClassVar[Path] = "fallback"
+    output: OutputT
+    fault: Fault
+    message: str
+    facts: Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Escalated:
+    """Handed to a person."""
+
+    type: ClassVar[str] = "escalated"
+    path: ClassVar[Path] = "human"
+    reason: str
+    message: str
+    facts: Facts
+    proposals: tuple[Proposal, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AwaitingApproval:
+    """Stopped before an irreversible action until somebody decides. Not an ending: it has no path yet."""
+
+    type: ClassVar[str] = "awaiting_approval"
+    path: ClassVar[None] = None
+    proposals: tuple[Proposal, ...]
+    message: str
+    facts: Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """Stopped by a ceiling before it could be crossed."""
+
+    type: ClassVar[str] = "refused"
+    path: ClassVar[Path] = "refused"
+    scope: str
+    resets_at: datetime | None
+    message: str
+    facts: Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """No answer, and no fallback that had one."""
+
+    type: ClassVar[str] = "failed"
+    path: ClassVar[Path] = "failed"
+    fault: Fault
+    message: str
+    facts: Facts = field(repr=False)
+
+
+Outcome: TypeAlias = Answered[OutputT] | FellBack[OutputT] | Escalated | AwaitingApproval | Refused | Failed

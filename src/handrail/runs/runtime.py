@@ -1,0 +1,87 @@
+"""What runs stand on in this process: settings, the store, the clock and the model that is used where none is named."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from pydantic_ai.models import Model
+from pydantic_ai.usage import RequestUsage
+
+from handrail.kernel import Clock, Database, NanoUsd, Settings, SystemClock, load_settings
+from handrail.models import default_model, price_of
+
+from .fingerprint import Fingerprint
+
+_REMEMBERED = 10_000
+
+
+class Runtime:
+    """Opened once per process as a rule; several may stand side by side, each with its own store."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, model: Model | None = None) -> None:
+        """Opens the store that `settings` name; raises what Database.open raises.
+
+        `model` is used by agents that name none, instead of the one the settings and the environment lead to.
+        """
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.database = Database.open(settings.store, settings.base)
+        self._model = model
+        self._seen: set[Fingerprint] = set()
+        self._lock = threading.Lock()
+
+    def model(self) -> Model:
+        """The model for agents that name none; found on first use, which may load weights (seconds, blocking).
+
+        Raises ModelUnavailable where no model can be had.
+        """
+        with self._lock:
+            if self._model is None:
+                self._model = default_model(self.settings)
+            return self._model
+
+    def price(self, model: str, provider: str, usage: RequestUsage) -> NanoUsd | None:
+        """What a request cost, or None where nobody knows the model's price."""
+        return price_of(model, provider, usage, self.settings.prices)
+
+    def has_seen(self, fingerprint: Fingerprint) -> bool:
+        """Whether the texts behind `fingerprint` were committed by this process."""
+        return fingerprint in self._seen
+
+    def saw(self, fingerprint: Fingerprint) -> None:
+        """Notes that the texts behind `fingerprint` are in the store."""
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()
+        self._seen.add(fingerprint)
+
+    def close(self) -> None:
+        """Lets go of the store, once everything submitted is written."""
+        self.database.close()
+
+
+_chosen: ContextVar[Runtime | None] = ContextVar("handrail_runtime", default=None)
+_default: Runtime | None = None
+_opening = threading.Lock()
+
+
+def current_runtime() -> Runtime:
+    """The runtime of the enclosing `use_runtime`, else the process's own, opened from its settings on first use."""
+    global _default
+    chosen = _chosen.get()
+    if chosen is not None:
+        return chosen
+    with _opening:
+        if _default is None:
+            _default = Runtime(load_settings())
+        return _default
+
+
+@contextmanager
+def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
+    """Makes `runtime` the current one in the block, for this task and those it starts. Does not close it."""
+    token = _chosen.set(runtime)
+    try:
+        yield runtime
+    finally:
+        _chosen.reset(token)

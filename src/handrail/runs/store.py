@@ -1,0 +1,284 @@
+"""The runs' tables. A run is one row that is brought up to date; its outcomes are appended, never rewritten."""
+
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    Row,
+    String,
+    Table,
+    Text,
+    func,
+    select,
+    update,
+)
+
+from handrail.kernel import NanoUsd, NotFound, from_unix_ns, insert, insert_new, metadata, unix_ns
+
+from .fingerprint import Fingerprint, Sent, sha256
+from .outcome import PATHS, Path
+
+LEASE = timedelta(seconds=30)
+"""A run whose process has not been heard of for this long counts as interrupted."""
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("tenant", String, nullable=False),
+    Column("user_id", String, nullable=False),
+    Column("conversation_id", String, nullable=False),
+    Column("trace_id", String, nullable=False),
+    Column("started_ns", BigInteger, nullable=False),
+    Column("lease_until_ns", BigInteger, nullable=False),
+    Column("ended_ns", BigInteger),
+    Column("outcome", String),
+    Column("path", String),
+    Column("fault", String),
+    Column("model", String),
+    Column("requests", Integer, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Column("template_hash", String),
+    Column("rendered_hash", String),
+    Column("agent_hash", String),
+    Index("ix_runs_tenant_started_ns", "tenant", "started_ns"),
+    Index("ix_runs_agent_started_ns", "agent", "started_ns"),
+)
+run_inputs = Table(
+    "run_inputs",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("type", String, nullable=False),
+    Column("path", String),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+messages = Table(
+    "messages",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("tenant", String, nullable=False),
+    Column("conversation_id", String, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("ix_messages_tenant_conversation_id", "tenant", "conversation_id", "at_ns"),
+)
+prompts = Table("prompts", metadata, Column("hash", String, primary_key=True), Column("text", Text, nullable=False))
+agents = Table(
+    "agents",
+    metadata,
+    Column("hash", String, primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("first_seen_ns", BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """A run as it stands. `status` is its outcome's type, or `running`, or `interrupted` where its process is gone."""
+
+    run_id: str
+    agent: str
+    tenant: str
+    user: str
+    conversation_id: str
+    trace_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    status: str
+    path: Path | None
+    fault: str | None
+    model: str | None
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: NanoUsd
+    fingerprint: Fingerprint | None
+
+    @property
+    def took(self) -> timedelta | None:
+        """From its beginning to its last outcome."""
+        return None if self.ended_at is None else self.ended_at - self.started_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeView:
+    """One of a run's outcomes: `body` holds the fields of its type."""
+
+    type: str
+    path: Path | None
+    at: datetime
+    body: Mapping[str, Any]
+
+
+def start(row: Mapping[str, Any], packed_input: bytes) -> Callable[[Connection], None]:
+    """An op that opens a run; `row` has the columns of `runs` that are known then."""
+    body = zlib.compress(packed_input, 1)
+
+    def op(conn: Connection) -> None:
+        conn.execute(runs.insert(), {"requests": 0, "input_tokens": 0, "output_tokens": 0, "cost": 0, **row})
+        conn.execute(run_inputs.insert(), {"run_id": row["run_id"], "body": body})
+
+    return op
+
+
+def advance(run_id: str, values: Mapping[str, Any]) -> Callable[[Connection], None]:
+    """An op that brings a run's columns up to date."""
+    changed = dict(values)
+
+    def op(conn: Connection) -> None:
+        conn.execute(update(runs).where(runs.c.run_id == run_id), changed)
+
+    return op
+
+
+def append_outcome(
+    run_id: str, type_: str, path: Path | None, fault: str | None, at: datetime, body: bytes
+) -> Callable[[Connection], None]:
+    """An op that appends an outcome and makes it the one the run stands at."""
+    packed = zlib.compress(body, 1)
+
+    def op(conn: Connection) -> None:
+        last = conn.execute(select(func.max(outcomes.c.seq)).where(outcomes.c.run_id == run_id)).scalar()
+        row = {"run_id": run_id, "seq": (last or 0) + 1, "type": type_, "path": path, "at_ns": unix_ns(at)}
+        conn.execute(outcomes.insert(), {**row, "body": packed})
+        standing = {"outcome": type_, "path": path, "fault": fault, "ended_ns": unix_ns(at)}
+        conn.execute(update(runs).where(runs.c.run_id == run_id), standing)
+
+    return op
+
+
+def remember(sent: Sent, template: str, agent: str, at: datetime) -> Callable[[Connection], None]:
+    """An op that keeps the texts behind a fingerprint, once each."""
+
+    def op(conn: Connection) -> None:
+        for text in (template, sent.rendered):
+            insert_new(conn, prompts, {"hash": sha256(text), "text": text})
+        row = {"hash": sent.fingerprint.agent, "agent": agent, "body": sent.body, "first_seen_ns": unix_ns(at)}
+        insert_new(conn, agents, row)
+
+    return op
+
+
+def keep_messages(
+    run_id: str, tenant: str, conversation_id: str, at: datetime, body: bytes
+) -> Callable[[Connection], None]:
+    """An op that keeps what a run added to its conversation (Pydantic AI's JSON of the messages)."""
+    row = {"run_id": run_id, "tenant": tenant, "conversation_id": conversation_id, "at_ns": unix_ns(at)}
+    packed = zlib.compress(body, 1)
+
+    def op(conn: Connection) -> None:
+        statement = insert(conn, messages)
+        changed = {"body": statement.excluded.body, "at_ns": statement.excluded.at_ns}
+        conn.execute(statement.on_conflict_do_update(index_elements=["run_id"], set_=changed), {**row, "body": packed})
+
+    return op
+
+
+def load_conversation(conn: Connection, tenant: str, conversation_id: str) -> list[bytes]:
+    """What each run of a tenant's conversation added, in order."""
+    query = select(messages.c.body).where(messages.c.tenant == tenant, messages.c.conversation_id == conversation_id)
+    return [
+        zlib.decompress(body) for body in conn.execute(query.order_by(messages.c.at_ns, messages.c.run_id)).scalars()
+    ]
+
+
+def list_runs(
+    conn: Connection, now: datetime, *, tenant: str | None, agent: str | None, limit: int, before: str | None
+) -> list[RunView]:
+    """The newest runs first; `before` is the id of the last run of the page before."""
+    query = select(runs).order_by(runs.c.run_id.desc()).limit(limit)
+    if tenant is not None:
+        query = query.where(runs.c.tenant == tenant)
+    if agent is not None:
+        query = query.where(runs.c.agent == agent)
+    if before is not None:
+        query = query.where(runs.c.run_id < before)
+    return [_view(row, now) for row in conn.execute(query)]
+
+
+def load_run(conn: Connection, run_id: str, now: datetime, tenant: str | None = None) -> RunView:
+    """Raises NotFound. A prefix that only one run has is enough."""
+    query = select(runs).where(runs.c.run_id.startswith(run_id, autoescape=True)).limit(2)
+    if tenant is not None:
+        query = query.where(runs.c.tenant == tenant)
+    found = conn.execute(query).all()
+    if len(found) != 1:
+        what = "several runs begin" if found else "no run is called or begins"
+        raise NotFound(f"{what} with {run_id!r}; `handrail runs list` shows the newest")
+    return _view(found[0], now)
+
+
+def load_input(conn: Connection, run_id: str) -> Any:
+    """What the run was asked, as JSON."""
+    body = conn.execute(select(run_inputs.c.body).where(run_inputs.c.run_id == run_id)).scalar_one()
+    return json.loads(zlib.decompress(body))
+
+
+def load_outcomes(conn: Connection, run_id: str) -> list[OutcomeView]:
+    """How the run stood, first to last."""
+    query = select(outcomes).where(outcomes.c.run_id == run_id).order_by(outcomes.c.seq)
+    return [
+        OutcomeView(
+            type=row.type, path=row.path, at=from_unix_ns(row.at_ns), body=json.loads(zlib.decompress(row.body))
+        )
+        for row in conn.execute(query)
+    ]
+
+
+def load_prompt(conn: Connection, hash_: str) -> str | None:
+    """The text a template or rendered hash stands for."""
+    text: str | None = conn.execute(select(prompts.c.text).where(prompts.c.hash == hash_)).scalar()
+    return text
+
+
+def path_counts(conn: Connection, run_ids: Sequence[str]) -> dict[Path, int]:
+    """How many of these runs count as each path; those without an outcome are left out."""
+    query = select(runs.c.path, func.count()).where(runs.c.run_id.in_(run_ids), runs.c.path.is_not(None))
+    found = {row[0]: row[1] for row in conn.execute(query.group_by(runs.c.path))}
+    return {path: found.get(path, 0) for path in PATHS}
+
+
+def _view(row: Row[Any], now: datetime) -> RunView:
+    status = row.outcome or ("running" if row.lease_until_ns > unix_ns(now) else "interrupted")
+    known = row.agent_hash is not None
+    return RunView(
+        run_id=row.run_id,
+        agent=row.agent,
+        tenant=row.tenant,
+        user=row.user_id,
+        conversation_id=row.conversation_id,
+        trace_id=row.trace_id,
+        started_at=from_unix_ns(row.started_ns),
+        ended_at=None if row.ended_ns is None else from_unix_ns(row.ended_ns),
+        status=status,
+        path=row.path if status != "interrupted" else "failed",
+        fault=row.fault if status != "interrupted" else "interrupted",
+        model=row.model,
+        requests=row.requests,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        cost=NanoUsd(row.cost),
+        fingerprint=Fingerprint(row.template_hash, row.rendered_hash, row.agent_hash) if known else None,
+    )

@@ -1,0 +1,47 @@
+"""A trace's spans as the tree they form: who called what, in order, with what is missing said."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .span import Span
+
+
+@dataclass(frozen=True)
+class Node:
+    """A span and what ran inside it. `orphan`: its parent is lost, not yet here, or another program's."""
+
+    span: Span
+    children: tuple["Node", ...]
+    orphan: bool
+
+
+def span_tree(spans: Sequence[Span]) -> list[Node]:
+    """The roots, each with its children in the order they began; orphans stand among the roots.
+
+    Spans that name each other as parents in a circle belong to no root; each such circle is opened at its first span.
+    """
+    ordered = sorted(spans, key=lambda span: (span.start_ns, span.span_id))
+    known = {span.span_id for span in ordered}
+    below: dict[str | None, list[Span]] = {}
+    for span in ordered:
+        below.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
+    placed: set[str] = set()
+    roots = [_grown(span, below, placed) for span in below.get(None, ())]
+    roots.extend(_grown(span, below, placed) for span in ordered if span.span_id not in placed)
+    return roots
+
+
+def _grown(root: Span, below: dict[str | None, list[Span]], placed: set[str]) -> Node:
+    """The tree below `root`, without recursion: an agent that calls itself may go deeper than Python's stack."""
+    order = [root]
+    placed.add(root.span_id)
+    for span in order:
+        for child in below.get(span.span_id, ()):
+            if child.span_id not in placed:
+                placed.add(child.span_id)
+                order.append(child)
+    made: dict[str, Node] = {}
+    for span in reversed(order):
+        children = tuple(made[child.span_id] for child in below.get(span.span_id, ()) if child.span_id in made)
+        made[span.span_id] = Node(span, children, orphan=span is root and span.parent_id is not None)
+    return made[root.span_id]
