@@ -1,1 +1,4 @@
 """The reference agents, a folder each; they use Handrail's public names only, as any user's code does."""
+
+AGENTS = {"support-triage": "handrail.examples.support_triage:agent"}
+"""The reference agents' names, and where they are."""

@@ -1,0 +1,143 @@
+"""`handrail eval`: the frozen set, and how an agent does on it."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from handrail.evals import EvalReport, Trial, freeze, frozen_set, list_eval_runs, load_eval_run, run_evals, score
+from handrail.kernel import BadInput, NanoUsd, show_usd
+
+from .agents import find_agent
+from .screen import AsJson, console, excerpt, print_json, show_duration, show_path, show_time, table
+from .session import opened
+
+app = typer.Typer(help="The frozen set, and how an agent does on it.", no_args_is_help=True)
+
+AgentName = Annotated[str, typer.Argument(help="The agent's name.")]
+
+
+@app.command("run")
+def run(
+    agent: AgentName,
+    at_once: Annotated[int, typer.Option(min=1, max=1_000, help="How many trials side by side.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Try the agent on every case of its frozen set. Example: `handrail eval run support-triage`"""
+    with opened() as runtime:
+        governed = find_agent(agent, runtime.settings)
+        loaded, _ = frozen_set(governed)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[right]} right"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        right = Counter[bool]()
+        with Progress(*columns, console=console(), disable=as_json) as progress:
+            bar = progress.add_task(agent, total=len(loaded.cases), right=0)
+
+            def advance(_case: Any, trial: Trial) -> None:
+                right[trial.verdict.passed] += 1
+                progress.update(bar, advance=1, right=right[True])
+
+            began = runtime.clock.now()
+            report = asyncio.run(run_evals(runtime, governed, at_once=at_once, on_trial=advance))
+            took = runtime.clock.now() - began
+    if as_json:
+        print_json({"report": report, "seconds": took.total_seconds()})
+    else:
+        _show(report, took)
+
+
+@app.command("freeze")
+def freeze_set(
+    agent: AgentName,
+    why: Annotated[str, typer.Option(help="The reason, kept in the lock's history.")],
+    as_json: AsJson = False,
+) -> None:
+    """Accept the cases as they are now. Example: `handrail eval freeze support-triage --why "two new ways to ask"`"""
+    with opened() as runtime:
+        governed = find_agent(agent, runtime.settings)
+        if governed.trials is None:
+            raise BadInput(f"agent {agent} has no eval set")
+        frozen = freeze(governed.trials.cases, why, runtime.clock.now().date())
+    if as_json:
+        print_json({"lock": frozen.lock, "hash": frozen.content_hash, "written": frozen.written})
+    elif frozen.written:
+        console().print(f"Frozen as {frozen.content_hash[:12]}: {frozen.difference}.", soft_wrap=True)
+    else:
+        console().print(f"Nothing changed: {frozen.content_hash[:12]} is frozen already.")
+
+
+@app.command("list")
+def list_(
+    agent: Annotated[str | None, typer.Option(help="Only this agent's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The newest eval runs. Example: `handrail eval list --agent support-triage`"""
+    with opened() as runtime:
+        loaded = runtime.database.read_now(
+            lambda conn: [load_eval_run(conn, each.eval_run_id) for each in list_eval_runs(conn, agent, limit)]
+        )
+    if as_json:
+        print_json([{"eval_run": view, "trials": len(trials), "score": _score(trials)} for view, trials in loaded])
+        return
+    if not loaded:
+        console().print("No eval runs yet. `handrail eval run support-triage` makes one.")
+        return
+    shown = table("eval run", "began", "agent", "set", "trials", "score", right=("trials",))
+    for view, trials in loaded:
+        state = str(len(trials)) if view.ended_at else f"{len(trials)} of {view.cases}, stopped"
+        marks = (view.eval_run_id, show_time(view.started_at), excerpt(view.agent, 30), view.set_hash[:12])
+        shown.add_row(*marks, state, str(_score(trials) or ""))
+    console().print(shown)
+
+
+@app.command("show")
+def show(
+    eval_run_id: Annotated[str, typer.Argument(help="An id from `handrail eval list`.")], as_json: AsJson = False
+) -> None:
+    """One eval run, case by case, the wrong ones first. Example: `handrail eval show EVAL`"""
+    with opened() as runtime:
+        view, trials = runtime.database.read_now(lambda conn: load_eval_run(conn, eval_run_id))
+    if as_json:
+        print_json({"eval_run": view, "trials": trials, "score": _score(trials)})
+        return
+    shown = table("case", "", "path", "took", "wrong", "run")
+    for trial in sorted(trials, key=lambda trial: (trial.verdict.passed, trial.case_id)):
+        wrong = ", ".join(name for name, right in trial.verdict.fields.items() if not right)
+        mark = "[green]right[/]" if trial.verdict.passed else "[red]wrong[/]"
+        took = show_duration(timedelta(microseconds=trial.duration_ns // 1_000))
+        shown.add_row(trial.case_id, mark, show_path(trial.path), took, wrong, trial.run_id)
+    console().print(shown)
+    console().print(f"Score {_score(trials)}", style="bold")
+
+
+def _score(trials: Any) -> Any:
+    return score([float(trial.verdict.passed) for trial in trials]) if trials else None
+
+
+def _show(report: EvalReport, took: timedelta) -> None:
+    screen = console()
+    fields = Counter[str]()
+    for trial in report.trials:
+        fields.update(name for name, right in trial.verdict.fields.items() if right)
+    names = list(dict.fromkeys(name for trial in report.trials for name in trial.verdict.fields))
+    asked = Counter(name for trial in report.trials for name in trial.verdict.fields)
+    paths = Counter(trial.path for trial in report.trials)
+    models = sorted({trial.model or "no model" for trial in report.trials})
+    screen.print(f"[bold]Score {report.score}[/], exact match on every field")
+    screen.print("By field: " + ", ".join(f"{name} {100 * fields[name] / asked[name]:.0f}%" for name in names))
+    screen.print(
+        "Paths: " + ", ".join(f"{show_path(path) or 'waiting'} {count}" for path, count in paths.most_common())
+    )
+    cost = show_usd(NanoUsd(sum(trial.cost for trial in report.trials)))
+    screen.print(f"{', '.join(models)}; {show_duration(took)} in all, {cost}; set {report.set_hash[:12]}")
+    screen.print(f"[dim]`handrail eval show {report.eval_run_id}` shows every case.[/]")

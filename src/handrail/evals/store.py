@@ -1,0 +1,159 @@
+"""The evals' tables: one row per eval run, one per trial, each trial committed as it ends."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_json
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, Row, String, Table, Text, select, update
+
+from handrail.kernel import NanoUsd, NotFound, from_unix_ns, metadata, unix_ns
+
+from .scoring import Verdict
+
+eval_runs = Table(
+    "eval_runs",
+    metadata,
+    Column("eval_run_id", String, primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("set_hash", String, nullable=False),
+    Column("cases", Integer, nullable=False),
+    Column("started_ns", BigInteger, nullable=False),
+    Column("ended_ns", BigInteger),
+    Index("ix_eval_runs_agent_started_ns", "agent", "started_ns"),
+)
+trials = Table(
+    "trials",
+    metadata,
+    Column("eval_run_id", String, primary_key=True),
+    Column("case_id", String, primary_key=True),
+    Column("trial", Integer, primary_key=True),
+    Column("run_id", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("path", String),
+    Column("passed", Boolean, nullable=False),
+    Column("fields", Text, nullable=False),
+    Column("observed", Text, nullable=False),
+    Column("duration_ns", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Column("model", String),
+    Column("agent_hash", String),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One execution of one case."""
+
+    case_id: str
+    trial: int
+    run_id: str
+    outcome: str
+    path: str | None
+    verdict: Verdict
+    observed: Mapping[str, Any]
+    duration_ns: int
+    cost: NanoUsd
+    model: str | None = None
+    agent_hash: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRunView:
+    """An eval run as it stands: `ended_at` is None where it was stopped before its last trial."""
+
+    eval_run_id: str
+    agent: str
+    set_hash: str
+    cases: int
+    started_at: datetime
+    ended_at: datetime | None
+
+
+def start(eval_run_id: str, agent: str, set_hash: str, cases: int, at: datetime) -> Callable[[Connection], None]:
+    """An op that opens an eval run."""
+    row = {"eval_run_id": eval_run_id, "agent": agent, "set_hash": set_hash, "cases": cases, "started_ns": unix_ns(at)}
+
+    def op(conn: Connection) -> None:
+        conn.execute(eval_runs.insert(), row)
+
+    return op
+
+
+def add_trial(eval_run_id: str, trial: Trial) -> Callable[[Connection], None]:
+    """An op that keeps a trial."""
+    row = {
+        "eval_run_id": eval_run_id,
+        "case_id": trial.case_id,
+        "trial": trial.trial,
+        "run_id": trial.run_id,
+        "outcome": trial.outcome,
+        "path": trial.path,
+        "passed": trial.verdict.passed,
+        "fields": json.dumps(dict(trial.verdict.fields)),
+        "observed": to_json(trial.observed, fallback=str).decode(),
+        "duration_ns": trial.duration_ns,
+        "cost": trial.cost,
+        "model": trial.model,
+        "agent_hash": trial.agent_hash,
+    }
+
+    def op(conn: Connection) -> None:
+        conn.execute(trials.insert(), row)
+
+    return op
+
+
+def end(eval_run_id: str, at: datetime) -> Callable[[Connection], None]:
+    """An op that marks an eval run as complete."""
+
+    def op(conn: Connection) -> None:
+        conn.execute(update(eval_runs).where(eval_runs.c.eval_run_id == eval_run_id), {"ended_ns": unix_ns(at)})
+
+    return op
+
+
+def list_eval_runs(conn: Connection, agent: str | None, limit: int) -> list[EvalRunView]:
+    """The newest first."""
+    query = select(eval_runs).order_by(eval_runs.c.started_ns.desc(), eval_runs.c.eval_run_id.desc()).limit(limit)
+    if agent is not None:
+        query = query.where(eval_runs.c.agent == agent)
+    return [_view(row) for row in conn.execute(query)]
+
+
+def load_eval_run(conn: Connection, eval_run_id: str) -> tuple[EvalRunView, Sequence[Trial]]:
+    """An eval run and its trials so far, by case and trial. Raises NotFound."""
+    row = conn.execute(select(eval_runs).where(eval_runs.c.eval_run_id == eval_run_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"no eval run {eval_run_id}; `handrail eval list` shows the newest")
+    query = select(trials).where(trials.c.eval_run_id == eval_run_id).order_by(trials.c.case_id, trials.c.trial)
+    return _view(row), [_trial(each) for each in conn.execute(query)]
+
+
+def _view(row: Row[Any]) -> EvalRunView:
+    return EvalRunView(
+        eval_run_id=row.eval_run_id,
+        agent=row.agent,
+        set_hash=row.set_hash,
+        cases=row.cases,
+        started_at=from_unix_ns(row.started_ns),
+        ended_at=None if row.ended_ns is None else from_unix_ns(row.ended_ns),
+    )
+
+
+def _trial(row: Row[Any]) -> Trial:
+    return Trial(
+        case_id=row.case_id,
+        trial=row.trial,
+        run_id=row.run_id,
+        outcome=row.outcome,
+        path=row.path,
+        verdict=Verdict(json.loads(row.fields)),
+        observed=json.loads(row.observed),
+        duration_ns=row.duration_ns,
+        cost=NanoUsd(row.cost),
+        model=row.model,
+        agent_hash=row.agent_hash,
+    )

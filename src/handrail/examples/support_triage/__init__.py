@@ -1,0 +1,5 @@
+"""Support triage for a web shop: the reference agent."""
+
+from .agent import agent
+
+__all__ = ["agent"]

@@ -1,0 +1,74 @@
+"""Support triage: reads a customer's message, looks the order up, and says where it goes and whether money is due."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic_ai import Agent
+
+from handrail import Answered, Escalated, FellBack, Outcome, RunRequest, Trials, govern, tool
+
+from .desk import Desk
+from .rules import triage_by_rules
+from .seed import create_desk
+from .tools import at_most, find_order, list_charges, once_due, open_ticket, refund
+from .triage import Triage
+
+HERE = Path(__file__).parent
+DESK_FILE = "support-desk.db"
+
+
+@functools.cache
+def _desk_in(folder: Path) -> Desk:
+    return create_desk(folder / DESK_FILE)
+
+
+def open_desk(_request: RunRequest) -> Desk:
+    """The shop's one desk, in the current folder; made with its example orders the first time."""
+    return _desk_in(Path.cwd())
+
+
+def fresh_desk(_request: RunRequest) -> Desk:
+    """A desk of its own for a trial, as the eval set's expectations assume it."""
+    return create_desk()
+
+
+async def rules(request: RunRequest) -> Triage | None:
+    """The fallback: what the shop's rules say without a model."""
+    return triage_by_rules(request.text, request.deps)
+
+
+def observe(outcome: Outcome[Triage]) -> Mapping[str, Any]:
+    """An outcome in the words of the eval set: category, order, refund, escalate."""
+    match outcome:
+        case Answered(output=triage) | FellBack(output=triage):
+            return triage.model_dump(include={"category", "order", "refund", "escalate"})
+        case Escalated(proposals=(first, *_)) if first.tool == "refund":
+            asked = first.arguments
+            return {"category": asked["reason"], "order": asked["number"], "refund": True, "escalate": False}
+        case Escalated():
+            return {"escalate": True}
+        case _:
+            return {}
+
+
+agent = govern(
+    Agent(
+        output_type=Triage,
+        deps_type=Desk,
+        model_settings={"temperature": 0.0},
+        instructions=(HERE / "prompt.md").read_text(encoding="utf-8"),
+        tools=[
+            tool(find_order, effect="reads", prepare=at_most(2)),
+            tool(list_charges, effect="reads", prepare=at_most(1)),
+            tool(refund, effect="irreversible", approver="role:support-lead", prepare=once_due),
+            tool(open_ticket, effect="writes", prepare=at_most(1)),
+        ],
+    ),
+    name="support-triage",
+    deps=open_desk,
+    fallback=rules,
+    message=lambda triage: triage.reply,
+    trials=Trials(cases=HERE / "evals" / "cases.yaml", observe=observe, deps=fresh_desk),
+)
