@@ -1,0 +1,121 @@
+"""What governing a run costs: the same agent with an instant fake model, bare and governed, in one process."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+
+from pydantic import BaseModel
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+from bench.figure import Figure
+from bench.measure import interleaved, raw_fsync_ms
+from handrail import Runtime, Settings, govern, tool, use_runtime
+
+ROUNDS = 15
+RUNS = 40
+AT_ONCE = 50
+_HOW = (
+    f"one tool call, two requests to an instant fake model, SQLite with synchronous=FULL; {ROUNDS} interleaved rounds "
+    f"of {RUNS} runs each way in one process"
+)
+
+
+class Answer(BaseModel):
+    text: str
+
+
+def look_up(number: str) -> str:
+    """Look something up."""
+    return f"found {number}"
+
+
+def _model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    if len(messages) == 1:
+        return ModelResponse([ToolCallPart("look_up", {"number": "1042"})])
+    return ModelResponse([ToolCallPart(info.output_tools[0].name, {"text": "done"})])
+
+
+agent = Agent(
+    FunctionModel(_model), output_type=Answer, instructions="Be brief.", tools=[tool(look_up, effect="reads")]
+)
+governed = govern(agent, name="bench")
+
+
+async def _bare() -> None:
+    await agent.run("Where is order 1042?")
+
+
+async def _governed() -> None:
+    await governed.run("Where is order 1042?", user="u-1", tenant="acme")
+
+
+def figures() -> list[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        runtime = Runtime(Settings(base=Path(folder)))
+        with use_runtime(runtime), asyncio.Runner() as runner:
+            for work in (_bare, _governed):
+                _seconds(runner, work, time.perf_counter)
+            before = runtime.database.commits
+            runner.run(_governed())
+            commits = runtime.database.commits - before
+            found = [
+                *_added(runner, "cpu_ms_added", time.process_time, "process CPU time"),
+                *_added(runner, "wall_ms_added", time.perf_counter, "wall time, one run after another"),
+                Figure("commits_per_run", commits, "commits", "lower", "counted by the writer over one run alone"),
+                _at_once(runner),
+                Figure("raw_fsync_ms", raw_fsync_ms(Path(folder)), "ms", "lower", "median of 4 KiB appends, same disk"),
+            ]
+        runtime.close()
+    return found
+
+
+def _seconds(runner: asyncio.Runner, work: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> float:
+    async def repeat() -> float:
+        start = clock()
+        for _ in range(RUNS):
+            await work()
+        return clock() - start
+
+    return runner.run(repeat())
+
+
+def _added(runner: asyncio.Runner, name: str, clock: Callable[[], float], what: str) -> list[Figure]:
+    added: list[float] = []
+
+    def ours() -> float:
+        governed_s, bare_s = _seconds(runner, _governed, clock), _seconds(runner, _bare, clock)
+        added.append((governed_s - bare_s) / RUNS * 1e3)
+        return governed_s
+
+    compared = interleaved(ours, lambda: _seconds(runner, _bare, clock), ROUNDS)
+    total = name.removesuffix("_added")
+    return [
+        Figure(name, median(added), "ms", "lower", f"governed less bare, median of rounds, {what}; {_HOW}"),
+        Figure(
+            f"{total}_per_run",
+            compared.ours / RUNS * 1e3,
+            "ms",
+            "lower",
+            f"{what} of a governed run beside a bare one; median ratio {compared.ratio:.2f}",
+            {"pydantic_ai": compared.peer / RUNS * 1e3},
+        ),
+    ]
+
+
+def _at_once(runner: asyncio.Runner) -> Figure:
+    def rate(work: Callable[[], Awaitable[None]]) -> float:
+        async def all_at_once() -> float:
+            start = time.perf_counter()
+            await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+            return AT_ONCE / (time.perf_counter() - start)
+
+        return runner.run(all_at_once())
+
+    compared = interleaved(lambda: rate(_governed), lambda: rate(_bare), ROUNDS)
+    method = f"{AT_ONCE} runs at once on one loop, {ROUNDS} interleaved rounds; median ratio {compared.ratio:.2f}"
+    return Figure("runs_per_s_50_at_once", compared.ours, "runs/s", "higher", method, {"pydantic_ai": compared.peer})
