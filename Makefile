@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench constraints clean
+.PHONY: help demo test lowest lint bench constraints clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
@@ -18,6 +18,9 @@ demo: .venv/demo ## run the support-triage agent over customer messages
 
 test: .venv/dev ## run the tests
 	@$(BIN)/pytest -q -n auto --maxprocesses 4
+
+lowest: build/lowest/made ## run the tests of runs on the lowest Pydantic AI of the range
+	@build/lowest/bin/pytest -q -n auto --maxprocesses 4 tests/runs tests/pydantic_ai tests/traces
 
 lint: .venv/dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -56,4 +59,14 @@ clean: ## remove .venv and every cache
 .venv/dev: pyproject.toml constraints.txt | .venv/made
 	@echo "Installing Handrail with all extras and the developers' tools into .venv."
 	@$(INSTALL) --editable '.[$(ALL)]' --group dev
+	@touch $@
+
+build/lowest/made: pyproject.toml constraints.txt | .venv/made
+	@lowest=$$(sed -n 's/.*"pydantic-ai-slim>=\([0-9.]*\),.*/\1/p' pyproject.toml); \
+		echo "Installing Handrail with Pydantic AI $$lowest into build/lowest."; \
+		rm -rf build/lowest && mkdir -p build && \
+		sed -e "s/^\(pydantic-ai-slim\)==.*/\1==$$lowest/" -e "s/^\(pydantic-graph\)==.*/\1==$$lowest/" constraints.txt > build/lowest.txt
+	@$(BIN)/python -m venv build/lowest
+	@build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --upgrade pip
+	@build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[postgres]' pytest pytest-xdist hypothesis
 	@touch $@

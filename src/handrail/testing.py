@@ -1,8 +1,9 @@
 """For tests of agents under Handrail: time that stands still until it is moved, and a store of their own.
 
-with sandbox(tmp_path, model=FunctionModel(script)) as runtime:
+clock = VirtualClock()
+with sandbox(tmp_path, model=FunctionModel(script), clock=clock) as runtime:
     outcome = await support.run("Where is my parcel?", user="u-1")
-    runtime.clock.advance(3600)
+    clock.advance(3600)
 """
 
 import asyncio
@@ -42,6 +43,11 @@ class VirtualClock:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._elapsed_ns + round(seconds * 1e9), next(self._order), future))
         await future
+
+    @property
+    def sleeping(self) -> int:
+        """How many sleep now: a test that moves time on waits until those it is about are among them."""
+        return sum(not future.done() for _, _, future in self._sleepers)
 
     def advance(self, seconds: float) -> None:
         """Moves time on, and wakes whoever slept until then."""

@@ -9,7 +9,8 @@ import pytest
 from handrail.evals import EvalSet, check_frozen, load_set, lock_path
 from handrail.examples import support_triage
 from handrail.examples.support_triage.desk import Desk
-from handrail.examples.support_triage.rules import refund_due, triage_by_rules
+from handrail.examples.support_triage.due import refund_due
+from handrail.examples.support_triage.rules import triage_by_rules
 from handrail.examples.support_triage.seed import create_desk
 from handrail.examples.support_triage.triage import Category, Triage
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.examples.support_triage.desk import DESK_TODAY, Charge, Desk, Item, Order, Status, held_cents
-from handrail.examples.support_triage.rules import refund_due, triage_by_rules
+from handrail.examples.support_triage.due import refund_due
+from handrail.examples.support_triage.rules import triage_by_rules
 from handrail.examples.support_triage.seed import create_desk
 
 ORDER = Order("1", "A", "delivered", dt.date(2026, 1, 1), None, None, "EUR", (Item("Vase", 1, 1000),))

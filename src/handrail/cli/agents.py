@@ -22,11 +22,12 @@ def find_agent(name: str, settings: Settings) -> GovernedAgent[Any, Any]:
         sys.path.insert(0, str(settings.base))
     where = f'agent {name}: "{known[name]}"'
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise BadSettings(f"{where}: no module {error.name!r} in {settings.base} or installed") from error
-    except AttributeError:
-        raise BadSettings(f"{where}: the module has no attribute {attribute!r}") from None
+    if not hasattr(imported, attribute):
+        raise BadSettings(f"{where}: the module has no attribute {attribute!r}")
+    found = getattr(imported, attribute)
     if not isinstance(found, GovernedAgent):
         raise BadSettings(f"{where} is a {type(found).__name__}, not what govern() returns")
     return found

@@ -1,14 +1,17 @@
 """`handrail`: its command groups put together, and how errors end."""
 
+import io
 import json
 import sys
+import traceback
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
-from handrail.kernel import HandrailError
+from handrail.kernel import BadInput, HandrailError
 
 from . import database, demo, evals, run, runs, traces
+from .screen import console, harmless
 
 app = typer.Typer(
     name="handrail",
@@ -28,19 +31,35 @@ app.add_typer(database.app, name="db")
 
 
 def main() -> None:
-    """The program: errors that Handrail raises on purpose end it in one line and exit code 2."""
+    """The program: errors raised on purpose end it in a line, others in a traceback; exit code 2 both ways."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What the terminal's encoding lacks is shown escaped rather than being the end of the program.
+            stream.reconfigure(errors="backslashreplace")
     try:
+        _check_encoding(sys.argv[1:])
         app()
     except HandrailError as error:
-        if "--json" in sys.argv:
-            sys.stderr.write(json.dumps({"error": {"code": error.code, "message": str(error)}}) + "\n")
-        else:
-            Console(stderr=True).print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        _report({"code": error.code, "message": str(error)})
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped.\n")
-        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - Python's own exit code, 1, would say that a verdict is no
+        message = "".join(traceback.format_exception_only(error)).strip()
+        _report({"code": "bug", "message": message, "traceback": traceback.format_exc()})
+        sys.exit(2)
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def _check_encoding(arguments: list[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"argument {argument!a} is not valid UTF-8; convert it first") from None
+
+
+def _report(error: dict[str, str]) -> None:
+    if "--json" in sys.argv:
+        sys.stderr.write(json.dumps({"error": error}) + "\n")
+        return
+    sys.stderr.write(harmless(error.get("traceback", "")))
+    text = Text.assemble(("Error:", "bold red"), " ", harmless(error["message"]))
+    console(stderr=True).print(text, soft_wrap=True)

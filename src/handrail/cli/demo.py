@@ -32,8 +32,8 @@ def demo(
     time. The order desk (`support-desk.db`) and the store (`handrail.db`) are made in the current folder.
     """
     with opened() as runtime:
-        screen = Console(stderr=True) if as_json else console()
-        screen.print(prepare_model(runtime.settings, screen), soft_wrap=True)
+        screen = console(stderr=as_json)
+        screen.print(excerpt(prepare_model(runtime.settings, screen), 2_000), soft_wrap=True)
         governed = find_agent(AGENT, runtime.settings)
         cases = _spread(frozen_set(governed)[0].cases, messages)
         outcomes = asyncio.run(_run_all(governed, cases, screen))

@@ -112,7 +112,7 @@ def show(
         return
     shown = table("case", "", "path", "took", "wrong", "run")
     for trial in sorted(trials, key=lambda trial: (trial.verdict.passed, trial.case_id)):
-        wrong = ", ".join(name for name, right in trial.verdict.fields.items() if not right)
+        wrong = excerpt(", ".join(name for name, right in trial.verdict.fields.items() if not right), 200)
         mark = "[green]right[/]" if trial.verdict.passed else "[red]wrong[/]"
         took = show_duration(timedelta(microseconds=trial.duration_ns // 1_000))
         shown.add_row(trial.case_id, mark, show_path(trial.path), took, wrong, trial.run_id)
@@ -134,10 +134,11 @@ def _show(report: EvalReport, took: timedelta) -> None:
     paths = Counter(trial.path for trial in report.trials)
     models = sorted({trial.model or "no model" for trial in report.trials})
     screen.print(f"[bold]Score {report.score}[/], exact match on every field")
-    screen.print("By field: " + ", ".join(f"{name} {100 * fields[name] / asked[name]:.0f}%" for name in names))
+    shares = (f"{excerpt(name, 40)} {100 * fields[name] / asked[name]:.0f}%" for name in names)
+    screen.print("By field: " + ", ".join(shares))
     screen.print(
         "Paths: " + ", ".join(f"{show_path(path) or 'waiting'} {count}" for path, count in paths.most_common())
     )
     cost = show_usd(NanoUsd(sum(trial.cost for trial in report.trials)))
-    screen.print(f"{', '.join(models)}; {show_duration(took)} in all, {cost}; set {report.set_hash[:12]}")
+    screen.print(f"{excerpt(', '.join(models), 200)}; {show_duration(took)} in all, {cost}; set {report.set_hash[:12]}")
     screen.print(f"[dim]`handrail eval show {report.eval_run_id}` shows every case.[/]")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from handrail.evals import TENANT as EVALS
 from handrail.kernel import NotFound, show_usd
@@ -66,7 +65,8 @@ def show(run_id: Annotated[str, typer.Argument(help="A run id, or its beginning.
     screen = console()
     screen.print(f"[bold]{run.run_id}[/]  {run.agent}  {run.status}  {show_path(run.path)}")
     screen.print(
-        f"{show_time(run.started_at)}, {escape(run.tenant)}/{escape(run.user)}, {run.model or 'no model'}, "
+        f"{show_time(run.started_at)}, {excerpt(run.tenant, 200)}/{excerpt(run.user, 200)}, "
+        f"{excerpt(run.model or 'no model', 200)}, "
         f"{run.requests} model requests, {run.input_tokens:,} tokens in, {run.output_tokens:,} out, "
         f"{show_usd(run.cost)}"
     )

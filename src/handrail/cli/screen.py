@@ -1,9 +1,11 @@
 """What the commands print: tables and trees for people, JSON for programs."""
 
 import json
+import os
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic_core import to_jsonable_python
@@ -18,31 +20,51 @@ from handrail.traces import Node, Span
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
+# What a terminal obeys instead of showing it: control characters, and the marks that turn the direction of text.
+_OBEYED = {
+    **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"},
+    **dict.fromkeys((*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd"),
+}
+# The same in JSON, which escapes the first 32 by itself, and the halves of characters that UTF-8 cannot hold.
+_OBEYED_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_FILE_COLUMNS = 200
+_ID_COLUMNS = ("run", "trace", "eval run")
+
 PATH_COLOURS = {"happy": "green", "fallback": "yellow", "human": "cyan", "refused": "magenta", "failed": "red"}
 
 
-def console() -> Console:
+def console(*, stderr: bool = False) -> Console:
     """Where output for people goes; made anew so that a redirected standard output is seen."""
-    return Console(highlight=False)
+    made = Console(stderr=stderr, highlight=False, emoji=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _FILE_COLUMNS
+    return made
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     found = to_jsonable_python(value, bytes_mode="base64", fallback=str)
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    typer.echo(_OBEYED_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table; the columns named in `right` hold numbers."""
+    """An empty table; the columns named in `right` hold numbers, those of ids are never broken: they get copied."""
     made = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=column in _ID_COLUMNS)
     return made
 
 
+def harmless(text: str) -> str:
+    """The text with what a terminal would obey shown as a symbol; tabs and line breaks stay."""
+    return text.translate(_OBEYED)
+
+
 def excerpt(text: str, length: int) -> str:
-    """The text on one line of at most `length` characters, safe as markup."""
-    line = " ".join(text.split())
+    """The text on one line of at most `length` characters, harmless and safe as markup."""
+    line = harmless(" ".join(text.split()))
     return escape(line if len(line) <= length else line[: length - 1] + "…")
 
 
@@ -80,7 +102,7 @@ def _grow(tree: Tree, node: Node) -> None:
 
 def _line(span: Span, *, orphan: bool) -> Text:
     took = show_duration(timedelta(microseconds=span.duration_ns // 1_000))
-    line = Text.assemble((span.name, "bold"), "  ", took)
+    line = Text.assemble((harmless(span.name), "bold"), "  ", took)
     if span.usage.input or span.usage.output:
         line.append(f"  {span.usage.input:,} in, {span.usage.output:,} out", "dim")
     if span.cost != ZERO:
@@ -90,7 +112,7 @@ def _line(span: Span, *, orphan: bool) -> Text:
     if span.attributes.get("handrail.approval"):
         line.append("  waits for approval", "cyan")
     if span.error_type:
-        line.append(f"  {span.error_type}", "red")
+        line.append(f"  {harmless(span.error_type)}", "red")
     if orphan:
         line.append("  (its parent is missing)", "yellow")
     return line

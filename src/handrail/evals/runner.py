@@ -46,9 +46,11 @@ async def run_evals(
 ) -> EvalReport:
     """One trial of each case of the agent's frozen set, `at_once` side by side.
 
-    Raises BadInput where the agent has no frozen set; StoreError where a trial cannot be committed; those
-    before it are kept.
+    Raises BadInput where the agent has no frozen set or `at_once` is below 1; StoreError where a trial cannot be
+    committed; those before it are kept.
     """
+    if at_once < 1:
+        raise BadInput(f"at_once: {at_once}; at least one trial has to run at a time")
     loaded, trials = frozen_set(agent)
     eval_run_id = new_id("eval", runtime.clock.now())
     database = runtime.database

@@ -31,7 +31,10 @@ class Score:
 
 
 def exact(expected: Mapping[str, Any], observed: Mapping[str, Any]) -> Verdict:
-    """Field by field equality of value and type; a field that was not observed never matches."""
+    """Field by field equality of value and type, inside lists and mappings too.
+
+    A field that was not observed never matches.
+    """
     return Verdict({name: name in observed and _same(observed[name], value) for name, value in expected.items()})
 
 
@@ -51,4 +54,10 @@ def score(per_case: Sequence[float]) -> Score:
 
 
 def _same(found: Any, expected: Any) -> bool:
-    return type(found) is type(expected) and bool(found == expected)
+    if type(found) is not type(expected):
+        return False
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(_same(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list | tuple):
+        return len(found) == len(expected) and all(map(_same, found, expected))
+    return bool(found == expected)

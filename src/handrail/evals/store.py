@@ -93,7 +93,7 @@ def add_trial(eval_run_id: str, trial: Trial) -> Callable[[Connection], None]:
         "path": trial.path,
         "passed": trial.verdict.passed,
         "fields": json.dumps(dict(trial.verdict.fields)),
-        "observed": to_json(trial.observed, fallback=str).decode(),
+        "observed": to_json(trial.observed, bytes_mode="base64", fallback=str).decode(),
         "duration_ns": trial.duration_ns,
         "cost": trial.cost,
         "model": trial.model,

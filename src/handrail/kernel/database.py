@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine
 
-from .engine import reading_engine, store_errors, store_url, writing_engine
+from .engine import in_transaction, reading_engine, store_errors, store_url, writing_engine
 from .errors import StoreBusy
 from .schema import ensure_current
 from .writer import GroupWriter, Op
@@ -77,7 +77,7 @@ class Database:
             try:
                 return query(conn)
             finally:
-                if conn.dialect.name == "sqlite":
+                if conn.dialect.name == "sqlite" and in_transaction(conn):
                     conn.exec_driver_sql("ROLLBACK")
 
     def write_now(self, *ops: Op) -> list[Any]:

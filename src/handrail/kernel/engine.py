@@ -1,6 +1,8 @@
 """Two engines behind one SQL, SQLite and Postgres: what each needs to be opened, and what its errors mean."""
 
+import functools
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,26 +97,51 @@ def _sqlite_engine(url: URL, *pragmas: str) -> Engine:
 
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}")
+            _set(connection, pragma)
 
     event.listen(engine, "connect", prepare)
     return engine
 
 
-def insert(conn: Connection, table: Table) -> "sqlite.Insert | postgresql.Insert":
-    """An INSERT that knows ON CONFLICT, in the dialect of `conn`."""
-    if conn.dialect.name == "sqlite":
+def _set(connection: sqlite3.Connection, pragma: str) -> None:
+    """SQLite does not wait by itself where two connections bring a new file to WAL at the same moment."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def insert(dialect: str, table: Table) -> "sqlite.Insert | postgresql.Insert":
+    """An INSERT that knows ON CONFLICT, in the dialect of that name."""
+    if dialect == "sqlite":
         return sqlite.insert(table)
     from sqlalchemy.dialects import postgresql  # 30 ms, and most never need it
 
     return postgresql.insert(table)
 
 
+@functools.cache
+def _insert_new(dialect: str, table: Table) -> "sqlite.Insert | postgresql.Insert":
+    # Kept, because SQLAlchemy finds a statement's compiled form by a key that it derives once per statement.
+    return insert(dialect, table).on_conflict_do_nothing()
+
+
 def insert_new(conn: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Inserts `row` unless its key is taken; says whether it did."""
-    statement = insert(conn, table).on_conflict_do_nothing()
+    statement = _insert_new(conn.dialect.name, table)
     # Without the option SQLAlchemy does not tell an INSERT's row count on Postgres.
     return conn.execute(statement, dict(row), execution_options={"preserve_rowcount": True}).rowcount == 1
+
+
+def in_transaction(conn: Connection) -> bool:
+    """Whether a SQLite connection's transaction is open still: a full or failing disk ends it by itself."""
+    return bool(conn.connection.dbapi_connection.in_transaction)  # type: ignore[union-attr]
 
 
 @contextmanager

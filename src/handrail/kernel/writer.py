@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
-from .engine import store_errors
+from .engine import in_transaction, store_errors
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -97,7 +99,7 @@ class GroupWriter:
             conn.exec_driver_sql("COMMIT")
             self.commits += 1
         except BaseException:
-            if _in_transaction(conn):
+            if in_transaction(conn):
                 conn.exec_driver_sql("ROLLBACK")
             raise
 
@@ -120,7 +122,7 @@ class GroupWriter:
                 call.outcome = [op(conn) for op in call.ops]
         except BaseException as error:
             # A full disk ends the whole transaction by itself; then nobody's call was written.
-            if not _in_transaction(conn):
+            if not in_transaction(conn):
                 raise
             call.outcome = error
             conn.exec_driver_sql("ROLLBACK TO call")
@@ -134,7 +136,8 @@ class GroupWriter:
                 return
         except OSError:
             return
-        with self._engine.connect() as conn:
+        # Everything is safe in the log: a copy that fails, on a full disk say, is tried again after the next group.
+        with suppress(DBAPIError), self._engine.connect() as conn:
             conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _elected(self) -> bool:
@@ -156,7 +159,3 @@ def _started(call: _Call, group: list[_Call]) -> bool:
         return False
     group.append(call)
     return True
-
-
-def _in_transaction(conn: Connection) -> bool:
-    return bool(conn.connection.dbapi_connection.in_transaction)  # type: ignore[union-attr]

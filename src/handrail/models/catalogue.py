@@ -35,7 +35,7 @@ LARGE = Weights(
 )
 CATALOGUE = (SMALL, LARGE)
 
-DEFAULT_BUILTIN = PREFIX + SMALL.model
+DEFAULT_BUILTIN = PREFIX + LARGE.model
 
 
 def builtin_weights(name: str) -> Weights:

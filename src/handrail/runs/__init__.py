@@ -1,5 +1,6 @@
 """One governed run, from question to outcome."""
 
+from .capability import Governance
 from .ending import OutcomeNotStored
 from .fingerprint import Fingerprint
 from .governed import Fallback, GovernedAgent, Trials, govern
@@ -29,6 +30,7 @@ from .store import (
     load_run,
     path_counts,
 )
+from .streaming import Ended, Retracted, StreamEvent, TextDelta, ToolCalled, ToolReturned
 from .tools import Effect, effect_of, tool
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Answered",
     "AwaitingApproval",
     "Effect",
+    "Ended",
     "Escalated",
     "Facts",
     "Failed",
@@ -43,6 +46,7 @@ __all__ = [
     "Fault",
     "FellBack",
     "Fingerprint",
+    "Governance",
     "GovernedAgent",
     "Outcome",
     "OutcomeNotStored",
@@ -50,10 +54,15 @@ __all__ = [
     "Path",
     "Proposal",
     "Refused",
+    "Retracted",
     "RunInput",
     "RunRequest",
     "RunView",
     "Runtime",
+    "StreamEvent",
+    "TextDelta",
+    "ToolCalled",
+    "ToolReturned",
     "Trials",
     "current_runtime",
     "effect_of",

@@ -43,8 +43,10 @@ async def end_run(record: Record, outcome: Outcome[Any], said: Sequence[ModelMes
     fault = outcome.fault.code if isinstance(outcome, FellBack | Failed) else None
     try:
         await record.commit(
-            record.progress(),
-            store.append_outcome(request.run_id, outcome.type, outcome.path, fault, now, packed_outcome(outcome)),
+            *record.opening(),
+            store.append_outcome(
+                request.run_id, outcome.type, outcome.path, fault, now, packed_outcome(outcome), record.standing()
+            ),
             store.keep_messages(
                 request.run_id,
                 request.tenant,

@@ -7,6 +7,7 @@ from pydantic_ai.exceptions import (
     ModelAuthenticationError,
     ModelConnectionError,
     ModelContextWindowExceededError,
+    ModelHTTPError,
     ModelNotFoundError,
     ModelQuotaExceededError,
     ModelRateLimitError,
@@ -50,7 +51,23 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (UsageLimitExceeded, "usage_limit"),
     (RunTimedOut, "timed_out"),
     (Looping, "looping"),
+    # A tool's own are wrapped in ToolFault: what comes here was raised by a model's client.
+    (TimeoutError, "model_timeout"),
+    (OSError, "model_unavailable"),
 )
+# For models that give no more than the status; Pydantic AI's own name the kind of error.
+_CODES_BY_STATUS = {
+    400: "model_rejected",
+    401: "model_auth",
+    402: "model_quota",
+    403: "model_auth",
+    404: "model_unknown",
+    408: "model_timeout",
+    413: "input_too_long",
+    422: "model_rejected",
+    429: "model_rate_limited",
+    504: "model_timeout",
+}
 
 
 class ToolFault(Exception):
@@ -72,6 +89,8 @@ def fault_of(error: Exception) -> Fault | None:
     """
     if isinstance(error, ToolFault):
         return Fault(code="tool_failed", detail=str(error))
+    if type(error) is ModelHTTPError:
+        return Fault(code=_CODES_BY_STATUS.get(error.status_code, "model_unavailable"), detail=_detail(error))
     for kind, code in _CODES:
         if isinstance(error, kind):
             return Fault(code=code, detail=_detail(error))

@@ -4,14 +4,15 @@
 template, model, settings, tools, output schema, route and fallback. Baselines are kept per whole agent.
 """
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_ai import Agent
-from pydantic_ai.messages import ModelMessage, ModelRequest, SystemPromptPart
+from pydantic_ai import Agent, TemplateStr
+from pydantic_ai.messages import InstructionPart, ModelMessage, ModelRequest, SystemPromptPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_core import to_json
 
@@ -50,13 +51,13 @@ class Sent:
 
 def define(agent: Agent[Any, Any], code: Mapping[str, Callable[..., Any] | None]) -> Definition:
     """The definition of `agent`, with the callables that take part in its answers by role."""
-    # Pydantic AI keeps what it was given in these; tests/contract pins that at both ends of the range.
+    # Pydantic AI keeps what it was given in these; tests/pydantic_ai pins that at both ends of the range.
     given = [
         *agent._system_prompts,  # noqa: SLF001
         *(runner.function for runner in agent._system_prompt_functions),  # noqa: SLF001
-        *agent._instructions,  # noqa: SLF001
+        *(sourced.instruction for sourced in agent._instructions),  # noqa: SLF001
     ]
-    template = "\n\n".join(text if isinstance(text, str) else source_of(text) for text in given)
+    template = "\n\n".join(map(_written, given))
     return Definition(template, {role: sha256(source_of(each)) for role, each in code.items() if each is not None})
 
 
@@ -97,11 +98,21 @@ def sha256(text: str) -> str:
 
 def source_of(code: Any) -> str:
     """The source of a function or of an object's class; its qualified name where there is no source to read."""
+    if isinstance(code, functools.partial):
+        bound = [*map(repr, code.args), *(f"{name}={value!r}" for name, value in code.keywords.items())]
+        return "\n".join([source_of(code.func), *bound])
     target = inspect.unwrap(code) if inspect.isroutine(code) else type(code)
     try:
         return inspect.getsource(target)
     except (OSError, TypeError):
         return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', repr(target))}"
+
+
+def _written(prompt: Any) -> str:
+    """A piece of a prompt as its author wrote it: text, or the source of what makes it."""
+    if isinstance(prompt, str | TemplateStr):
+        return str(prompt)
+    return prompt.content if isinstance(prompt, InstructionPart) else source_of(prompt)
 
 
 def _rendered(messages: Sequence[ModelMessage], parameters: ModelRequestParameters) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -18,11 +18,12 @@ from .ending import end_by_exception, end_run
 from .faults import ToolFault, fault_of, is_bug
 from .fingerprint import define
 from .governance import RunGovernance
-from .outcome import Answered, Escalated, Failed, Fault, FellBack, Outcome, Proposal
+from .outcome import Answered, Escalated, Failed, Fault, FellBack, Outcome, proposed
 from .output import also_deferring, deferring, output_adapter, validated
 from .record import Record
 from .request import RunInput, RunRequest, checked_input, checked_name
 from .runtime import Runtime, current_runtime
+from .streaming import StreamEvent, streamed
 
 OutputT = TypeVar("OutputT")
 DepsT = TypeVar("DepsT")
@@ -133,6 +134,19 @@ class GovernedAgent(Generic[DepsT, OutputT]):
             return _runner().run(self.run(input, user=user, **passed))
         raise BadInput("run_sync: an event loop is running here; use `await agent.run(...)`")
 
+    def stream(
+        self,
+        input: RunInput = None,  # noqa: A002
+        *,
+        user: str,
+        **passed: Any,
+    ) -> AsyncGenerator[StreamEvent[OutputT]]:
+        """`run`, told while it happens: provisional text, tools, and `Ended` with the committed outcome at the end.
+
+        Leaving early cancels the run; wrap it in `contextlib.aclosing` so that this happens at once.
+        """
+        return streamed(lambda handler: self.run(input, user=user, event_stream_handler=handler, **passed))
+
     async def _recorded(
         self,
         record: Record,
@@ -180,7 +194,13 @@ class GovernedAgent(Generic[DepsT, OutputT]):
                 raise
             return await self._fall_back(record, request, fault), None
         if isinstance(result.output, DeferredToolRequests):
-            return _escalated(record, result.output), None
+            escalated = Escalated(
+                reason="irreversible_action",
+                message=messages.PROPOSED,
+                facts=record.facts(),
+                proposals=proposed(result.output),
+            )
+            return escalated, None
         answered = Answered(
             output=result.output, message=self._message(result.output), facts=record.facts(), retried=record.retried
         )
@@ -217,14 +237,6 @@ async def _with_deps(request: RunRequest, make: MakeDeps[Any] | None) -> RunRequ
         if is_bug(error):
             raise
         raise ToolFault("deps", error) from error
-
-
-def _escalated(record: Record, asked: DeferredToolRequests) -> Escalated:
-    proposals = tuple(
-        Proposal(tool=call.tool_name, arguments=call.args_as_dict(), call_id=call.tool_call_id)
-        for call in [*asked.approvals, *asked.calls]
-    )
-    return Escalated(reason="irreversible_action", message=messages.PROPOSED, facts=record.facts(), proposals=proposals)
 
 
 async def _stored_history(runtime: Runtime, tenant: str, conversation_id: str) -> list[ModelMessage]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 MAX_REQUESTS = 15
 """Model requests in one run. Pydantic AI's own `usage_limits` may set less, never more."""
@@ -31,7 +31,15 @@ class LoopGuard:
 
     def call(self, tool: str, arguments: Mapping[str, Any]) -> None:
         """One more call of a tool. Raises Looping instead of the one after the last allowed."""
-        key = (tool, to_json(dict(sorted(arguments.items())), fallback=str))
+        key = (tool, _written(arguments))
         if self._calls[key] == MAX_SAME_CALLS:
             raise Looping(f"{tool} was called {MAX_SAME_CALLS} times with the same arguments, and once more")
         self._calls[key] += 1
+
+
+def _written(arguments: Mapping[str, Any]) -> bytes:
+    try:
+        return to_json(dict(sorted(arguments.items())), bytes_mode="base64", fallback=repr)
+    except PydanticSerializationError:
+        # Text that is not Unicode, a value that holds itself: nothing that a tool could not be called with.
+        return repr(arguments).encode("utf-8", "backslashreplace")

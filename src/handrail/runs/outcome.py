@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
+from pydantic_ai import DeferredToolRequests
+
 from handrail.kernel import ZERO, NanoUsd
 
 OutputT = TypeVar("OutputT")
@@ -31,6 +33,14 @@ class Proposal:
     tool: str
     arguments: Mapping[str, Any]
     call_id: str
+
+
+def proposed(asked: DeferredToolRequests) -> tuple[Proposal, ...]:
+    """What a run that stopped before its irreversible calls asks for."""
+    calls = [*asked.approvals, *asked.calls]
+    return tuple(
+        Proposal(tool=call.tool_name, arguments=call.args_as_dict(), call_id=call.tool_call_id) for call in calls
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

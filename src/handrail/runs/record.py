@@ -49,6 +49,7 @@ class Record:
         self.last_request: str | None = None
         self.retry_of: str | None = None
         self._root: LiveSpan | None = None
+        self._opening: dict[str, Any] | None = None
         self._pending: list[Op] = []
         self._sent: Sent | None = None
         self._model: str | None = None
@@ -56,12 +57,20 @@ class Record:
 
     @contextmanager
     def root(self) -> Iterator[LiveSpan]:
-        """The run's own span; opens the run, to be committed with whatever is committed first."""
+        """The run's own span."""
         agent = self.request.agent
         with self.recorder.span(f"invoke_agent {agent}", {names.OPERATION: "invoke_agent"}) as live:
             self._root = live
             live.payload["input"] = self.request.input
-            self._pending.append(self._opening(live))
+            self._opening = {
+                "run_id": self.request.run_id,
+                "agent": agent,
+                "tenant": self.request.tenant,
+                "user_id": self.request.user,
+                "conversation_id": self.request.conversation_id,
+                "trace_id": live.trace_id,
+                "started_ns": unix_ns(self.runtime.clock.now()),
+            }
             yield live
 
     async def commit(self, *ops: Op) -> list[Any]:
@@ -75,23 +84,28 @@ class Record:
             self.runtime.saw(self._sent.fingerprint)
         return results[len(pending) :]
 
-    def progress(self) -> Op:
-        """An op that brings the run's row up to date and keeps it from counting as interrupted."""
+    def standing(self) -> dict[str, Any]:
+        """The run's columns as they are now; writing them keeps the run from counting as interrupted."""
         sent = self._sent.fingerprint if self._sent else None
-        return store.advance(
-            self.request.run_id,
-            {
-                "lease_until_ns": unix_ns(self.runtime.clock.now() + store.LEASE),
-                "model": self._model,
-                "requests": self.requests,
-                "input_tokens": self.usage.input,
-                "output_tokens": self.usage.output,
-                "cost": self.cost,
-                "template_hash": sent and sent.template,
-                "rendered_hash": sent and sent.rendered,
-                "agent_hash": sent and sent.agent,
-            },
-        )
+        return {
+            "lease_until_ns": unix_ns(self.runtime.clock.now() + store.LEASE),
+            "model": self._model,
+            "requests": self.requests,
+            "input_tokens": self.usage.input,
+            "output_tokens": self.usage.output,
+            "cost": self.cost,
+            "template_hash": sent and sent.template,
+            "rendered_hash": sent and sent.rendered,
+            "agent_hash": sent and sent.agent,
+        }
+
+    def opening(self) -> list[Op]:
+        """The op that opens the run, once: whatever is committed first takes it along."""
+        opened, self._opening = self._opening, None
+        return [store.start({**opened, **self.standing()}, packed_input(self.request.input))] if opened else []
+
+    def _progress(self) -> list[Op]:
+        return self.opening() or [store.advance(self.request.run_id, self.standing())]
 
     @asynccontextmanager
     async def leased(self) -> AsyncIterator[None]:
@@ -139,27 +153,13 @@ class Record:
             "gen_ai.request.temperature": settings.get("temperature"),
             "gen_ai.request.max_tokens": settings.get("max_tokens"),
         }
-        await self.commit(self.progress())
+        await self.commit(*self._progress())
         with self.recorder.span(f"chat {model.model_name}", attributes) as live:
             live.payload["messages"] = list(messages[self._messages_seen :])
             # The response, kept below, will be the next message.
             self._messages_seen = len(messages) + 1
             self.last_request, self.retry_of = live.span_id, None
             yield ModelRequest(self, live, model)
-
-    def _opening(self, root: LiveSpan) -> Op:
-        now = self.runtime.clock.now()
-        row = {
-            "run_id": self.request.run_id,
-            "agent": self.request.agent,
-            "tenant": self.request.tenant,
-            "user_id": self.request.user,
-            "conversation_id": self.request.conversation_id,
-            "trace_id": root.trace_id,
-            "started_ns": unix_ns(now),
-            "lease_until_ns": unix_ns(now + store.LEASE),
-        }
-        return store.start(row, packed_input(self.request.input))
 
     def _identify(
         self,
@@ -180,7 +180,8 @@ class Record:
     async def _renew(self) -> None:
         while True:
             await self.runtime.clock.sleep(store.LEASE.total_seconds() / 3)
-            await self.runtime.database.write(self.progress())
+            if self._opening is None:
+                await self.runtime.database.write(*self._progress())
 
 
 class ModelRequest:

@@ -40,22 +40,29 @@ def checked_input(found: RunInput, *, may_be_empty: bool) -> RunInput:
 
     Only a run that continues a conversation may have no input of its own.
     """
+    if not _is_input(found):
+        raise BadInput(f"input: {type(found).__name__} is neither text nor a list of contents; decode or convert it")
     parts = [found] if isinstance(found, str) else list(found or ())
     texts = [part for part in parts if isinstance(part, str)]
     if not may_be_empty and not any(text.strip() for text in texts) and len(texts) == len(parts):
         raise BadInput("input: it is empty; pass the user's message")
+    size = 0
     for text in texts:
         try:
-            size = len(text.encode())
+            size += len(text.encode())
         except UnicodeEncodeError as error:
             raise BadInput(
                 f"input: not valid text at character {error.start} ({text[error.start]!r}); decode it anew"
             ) from None
-        if size > MAX_INPUT_BYTES:
-            raise BadInput(
-                f"input: {size:,} bytes of text, the limit is {MAX_INPUT_BYTES:,}; cut it, or pass it as a document"
-            )
+    if size > MAX_INPUT_BYTES:
+        raise BadInput(
+            f"input: {size:,} bytes of text, the limit is {MAX_INPUT_BYTES:,}; cut it, or pass it as a document"
+        )
     return found
+
+
+def _is_input(found: object) -> bool:
+    return found is None or (isinstance(found, Sequence) and not isinstance(found, bytes | bytearray | memoryview))
 
 
 def checked_name(what: str, found: str) -> str:

@@ -1,5 +1,6 @@
 """The runs' tables. A run is one row that is brought up to date; its outcomes are appended, never rewritten."""
 
+import functools
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     func,
     select,
     update,
@@ -132,12 +134,21 @@ class OutcomeView:
     body: Mapping[str, Any]
 
 
+_ADVANCE = update(runs).where(runs.c.run_id == bindparam("this_run"))
+_NEXT_SEQ = (
+    select(func.coalesce(func.max(outcomes.c.seq), 0) + 1)
+    .where(outcomes.c.run_id == bindparam("this_run"))
+    .scalar_subquery()
+)
+_APPEND = outcomes.insert().values(seq=_NEXT_SEQ)
+
+
 def start(row: Mapping[str, Any], packed_input: bytes) -> Callable[[Connection], None]:
     """An op that opens a run; `row` has the columns of `runs` that are known then."""
     body = zlib.compress(packed_input, 1)
 
     def op(conn: Connection) -> None:
-        conn.execute(runs.insert(), {"requests": 0, "input_tokens": 0, "output_tokens": 0, "cost": 0, **row})
+        conn.execute(runs.insert(), dict(row))
         conn.execute(run_inputs.insert(), {"run_id": row["run_id"], "body": body})
 
     return op
@@ -145,26 +156,30 @@ def start(row: Mapping[str, Any], packed_input: bytes) -> Callable[[Connection],
 
 def advance(run_id: str, values: Mapping[str, Any]) -> Callable[[Connection], None]:
     """An op that brings a run's columns up to date."""
-    changed = dict(values)
+    changed = {"this_run": run_id, **values}
 
     def op(conn: Connection) -> None:
-        conn.execute(update(runs).where(runs.c.run_id == run_id), changed)
+        conn.execute(_ADVANCE, changed)
 
     return op
 
 
 def append_outcome(
-    run_id: str, type_: str, path: Path | None, fault: str | None, at: datetime, body: bytes
+    run_id: str,
+    type_: str,
+    path: Path | None,
+    fault: str | None,
+    at: datetime,
+    body: bytes,
+    values: Mapping[str, Any],
 ) -> Callable[[Connection], None]:
-    """An op that appends an outcome and makes it the one the run stands at."""
-    packed = zlib.compress(body, 1)
+    """An op that appends an outcome and makes it the one the run stands at; `values` are the run's other columns."""
+    row = {"run_id": run_id, "type": type_, "path": path, "at_ns": unix_ns(at), "body": zlib.compress(body, 1)}
+    standing = {**values, "outcome": type_, "path": path, "fault": fault, "ended_ns": unix_ns(at)}
 
     def op(conn: Connection) -> None:
-        last = conn.execute(select(func.max(outcomes.c.seq)).where(outcomes.c.run_id == run_id)).scalar()
-        row = {"run_id": run_id, "seq": (last or 0) + 1, "type": type_, "path": path, "at_ns": unix_ns(at)}
-        conn.execute(outcomes.insert(), {**row, "body": packed})
-        standing = {"outcome": type_, "path": path, "fault": fault, "ended_ns": unix_ns(at)}
-        conn.execute(update(runs).where(runs.c.run_id == run_id), standing)
+        conn.execute(_APPEND, {"this_run": run_id, **row})
+        conn.execute(_ADVANCE, {"this_run": run_id, **standing})
 
     return op
 
@@ -174,7 +189,7 @@ def remember(sent: Sent, template: str, agent: str, at: datetime) -> Callable[[C
 
     def op(conn: Connection) -> None:
         for text in (template, sent.rendered):
-            insert_new(conn, prompts, {"hash": sha256(text), "text": text})
+            insert_new(conn, prompts, {"hash": sha256(text), "text": _storable(text)})
         row = {"hash": sent.fingerprint.agent, "agent": agent, "body": sent.body, "first_seen_ns": unix_ns(at)}
         insert_new(conn, agents, row)
 
@@ -189,11 +204,16 @@ def keep_messages(
     packed = zlib.compress(body, 1)
 
     def op(conn: Connection) -> None:
-        statement = insert(conn, messages)
-        changed = {"body": statement.excluded.body, "at_ns": statement.excluded.at_ns}
-        conn.execute(statement.on_conflict_do_update(index_elements=["run_id"], set_=changed), {**row, "body": packed})
+        conn.execute(_keep(conn.dialect.name), {**row, "body": packed})
 
     return op
+
+
+@functools.cache
+def _keep(dialect: str) -> Any:
+    statement = insert(dialect, messages)
+    changed = {"body": statement.excluded.body, "at_ns": statement.excluded.at_ns}
+    return statement.on_conflict_do_update(index_elements=["run_id"], set_=changed)
 
 
 def load_conversation(conn: Connection, tenant: str, conversation_id: str) -> list[bytes]:
@@ -258,6 +278,11 @@ def path_counts(conn: Connection, run_ids: Sequence[str]) -> dict[Path, int]:
     query = select(runs.c.path, func.count()).where(runs.c.run_id.in_(run_ids), runs.c.path.is_not(None))
     found = {row[0]: row[1] for row in conn.execute(query.group_by(runs.c.path))}
     return {path: found.get(path, 0) for path in PATHS}
+
+
+def _storable(text: str) -> str:
+    # Half a surrogate pair goes into no database, NUL not into Postgres; they are written as \udc80 and \x00.
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _view(row: Row[Any], now: datetime) -> RunView:

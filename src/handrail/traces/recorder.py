@@ -70,14 +70,17 @@ class Recorder:
         start_ns = self.now_ns()
         otel = _tracer().start_span(name, attributes={**self._common, **_present(attributes)}, start_time=start_ns)
         live = LiveSpan(otel, start_ns)
-        token = otel_context.attach(set_span_in_context(otel))
+        inside = set_span_in_context(otel)
+        token = otel_context.attach(inside)
         try:
             yield live
         except BaseException as error:
             live.fail(type(error).__qualname__)
             raise
         finally:
-            otel_context.detach(token)
+            # A stream that its reader abandons is closed from another context, where there is nothing to undo.
+            if otel_context.get_current() is inside:
+                otel_context.detach(token)
             otel.end(end_time=self.now_ns())
             self._finished.append(reading.read_span(cast(ReadableSpan, otel), live.payload or None))
 

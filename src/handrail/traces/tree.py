@@ -1,6 +1,6 @@
 """A trace's spans as the tree they form: who called what, in order, with what is missing said."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .span import Span
@@ -20,15 +20,29 @@ def span_tree(spans: Sequence[Span]) -> list[Node]:
 
     Spans that name each other as parents in a circle belong to no root; each such circle is opened at its first span.
     """
-    ordered = sorted(spans, key=lambda span: (span.start_ns, span.span_id))
-    known = {span.span_id for span in ordered}
+    ordered = sorted(spans, key=_order)
+    known: dict[str | None, Span] = {span.span_id: span for span in ordered}
     below: dict[str | None, list[Span]] = {}
     for span in ordered:
         below.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
     placed: set[str] = set()
     roots = [_grown(span, below, placed) for span in below.get(None, ())]
-    roots.extend(_grown(span, below, placed) for span in ordered if span.span_id not in placed)
+    roots.extend(_grown(_opening(span, known), below, placed) for span in ordered if span.span_id not in placed)
     return roots
+
+
+def _order(span: Span) -> tuple[int, str]:
+    return span.start_ns, span.span_id
+
+
+def _opening(span: Span, known: Mapping[str | None, Span]) -> Span:
+    """The first span of the circle that `span` is part of, or hangs from."""
+    passed: dict[str, None] = {}
+    while span.span_id not in passed:
+        passed[span.span_id] = None
+        span = known[span.parent_id]
+    circle = list(passed)[list(passed).index(span.span_id) :]
+    return min((known[span_id] for span_id in circle), key=_order)
 
 
 def _grown(root: Span, below: dict[str | None, list[Span]], placed: set[str]) -> Node:

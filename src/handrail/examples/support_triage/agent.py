@@ -12,8 +12,8 @@ from handrail import Answered, Escalated, FellBack, Outcome, RunRequest, Trials,
 from .desk import Desk
 from .rules import triage_by_rules
 from .seed import create_desk
-from .tools import at_most, find_order, list_charges, once_due, open_ticket, refund
-from .triage import Triage
+from .tools import find_order, list_charges, open_ticket, refund, when_due, when_named, when_unclear, when_unknown
+from .triage import Triage, triage
 
 HERE = Path(__file__).parent
 DESK_FILE = "support-desk.db"
@@ -42,11 +42,12 @@ async def rules(request: RunRequest) -> Triage | None:
 def observe(outcome: Outcome[Triage]) -> Mapping[str, Any]:
     """An outcome in the words of the eval set: category, order, refund, escalate."""
     match outcome:
-        case Answered(output=triage) | FellBack(output=triage):
-            return triage.model_dump(include={"category", "order", "refund", "escalate"})
+        case Answered(output=found) | FellBack(output=found):
+            return found.model_dump(include={"category", "order", "refund", "escalate"})
         case Escalated(proposals=(first, *_)) if first.tool == "refund":
             asked = first.arguments
-            return {"category": asked["reason"], "order": asked["number"], "refund": True, "escalate": False}
+            number = asked["number"].removeprefix("#")
+            return {"category": asked["reason"], "order": number, "refund": True, "escalate": False}
         case Escalated():
             return {"escalate": True}
         case _:
@@ -55,20 +56,20 @@ def observe(outcome: Outcome[Triage]) -> Mapping[str, Any]:
 
 agent = govern(
     Agent(
-        output_type=Triage,
+        output_type=triage,
         deps_type=Desk,
         model_settings={"temperature": 0.0},
         instructions=(HERE / "prompt.md").read_text(encoding="utf-8"),
         tools=[
-            tool(find_order, effect="reads", prepare=at_most(2)),
-            tool(list_charges, effect="reads", prepare=at_most(1)),
-            tool(refund, effect="irreversible", approver="role:support-lead", prepare=once_due),
-            tool(open_ticket, effect="writes", prepare=at_most(1)),
+            tool(find_order, effect="reads", prepare=when_named),
+            tool(list_charges, effect="reads", prepare=when_unclear),
+            tool(refund, effect="irreversible", approver="role:support-lead", prepare=when_due),
+            tool(open_ticket, effect="writes", prepare=when_unknown),
         ],
     ),
     name="support-triage",
     deps=open_desk,
     fallback=rules,
-    message=lambda triage: triage.reply,
+    message=lambda found: found.reply,
     trials=Trials(cases=HERE / "evals" / "cases.yaml", observe=observe, deps=fresh_desk),
 )

@@ -4,18 +4,15 @@ Rules answer only what they recognise. A message they cannot sort, or one too lo
 gets None, and a person reads it.
 """
 
-import datetime as dt
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from .desk import DESK_TODAY, Charge, Desk, Order, Status, held_cents
+from .desk import Desk, Order, Status
+from .due import refund_due
 from .triage import Category, Triage
 
 _LONGEST = 2_000
 """Characters; beyond it a message is a thread or a log in which other people's words would count as the customer's."""
-
-_WAIT = dt.timedelta(days=14)
-_FAULTY_WITHIN = dt.timedelta(days=30)
 
 
 def _any_of(*stems: str) -> re.Pattern[str]:
@@ -125,20 +122,6 @@ def triage_by_rules(message: str, desk: Desk) -> Triage | None:
         escalate=escalate,
         reply=_REPLIES[category],
     )
-
-
-def refund_due(order: Order, charges: Sequence[Charge], *, faulty: bool, today: dt.date = DESK_TODAY) -> bool:
-    """Whether policy.md makes a refund due; `faulty` is the one fact that only the customer can know."""
-    held = held_cents(charges)
-    if held <= 0:
-        return False
-    if held > order.total_cents or order.status in ("cancelled", "lost", "returned"):
-        return True
-    if order.status == "shipped" and order.shipped_on:
-        return today - order.shipped_on >= _WAIT
-    if order.status == "delivered" and order.delivered_on:
-        return faulty and today - order.delivered_on <= _FAULTY_WITHIN
-    return False
 
 
 def _own_words(message: str) -> str:

@@ -1,27 +1,34 @@
-"""What the agent can do at the order desk. The desk decides what is due: a model is told, not asked."""
+"""What the agent can do at the order desk, and when it may: a tool that cannot help now is not offered.
 
-from collections.abc import Callable
+The desk decides what is due; a model is told, not asked.
+"""
+
+import re
 
 from pydantic_ai import RunContext, ToolDefinition
 from pydantic_ai.messages import ToolReturnPart
 
 from .desk import Desk, DeskError, Order, held_cents
-from .rules import refund_due
+from .due import refund_due
 from .triage import Category
 
 _DUE = "Refund due: yes"
 _DUE_IF_FAULTY = "Refund due: only if the customer says it arrived damaged, defective, incomplete or wrong"
 _NOT_DUE = "Refund due: no"
+_UNKNOWN = "The desk has no order"
+_SEVERAL = "charged more than once"
 
 
 def find_order(ctx: RunContext[Desk], number: str) -> str:
     """Look an order up by its number: status, dates, items, and whether a refund is due."""
     order = ctx.deps.find_order(number)
     if order is None:
-        return f"The desk has no order {number}. Refund due: no."
+        return f"{_UNKNOWN} {number}."
     days = [f"{name} {day}" for name, day in (("shipped", order.shipped_on), ("delivered", order.delivered_on)) if day]
     items = ", ".join(f"{item.quantity} x {item.name}" for item in order.items)
-    return f"Order {order.number}: {' '.join([order.status, *days])}; {items}. {_due(ctx.deps, order)}."
+    charges = [charge for charge in ctx.deps.list_charges(number) if charge.captured_cents]
+    several = f"; {_SEVERAL}" if len(charges) > 1 else ""
+    return f"Order {order.number}: {' '.join([order.status, *days])}; {items}{several}. {_due(ctx.deps, order)}."
 
 
 def list_charges(ctx: RunContext[Desk], number: str) -> str:
@@ -49,24 +56,36 @@ def open_ticket(ctx: RunContext[Desk], summary: str, number: str | None = None) 
     return f"Ticket {ticket.id} is open."
 
 
-def at_most(times: int) -> Callable[[RunContext[Desk], ToolDefinition], ToolDefinition | None]:
-    """Offers a tool until it was called so often in the run: small models ask again what they were told."""
-
-    def prepare(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
-        return definition if len(_returns(ctx, definition.name)) < times else None
-
-    return prepare
+def when_named(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
+    """Offers the look-up while the message has a number that may be an order's, twice at most."""
+    named = re.search(r"\d{3,}", str(ctx.prompt or ""))
+    return definition if named and len(_told(ctx)) < 2 else None
 
 
-def once_due(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
-    """Offers a tool only after the desk said that a refund is, or may be, due."""
-    found = _returns(ctx, "find_order")
-    return definition if any(_DUE in text or _DUE_IF_FAULTY in text for text in found) else None
+def when_unclear(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
+    """Offers the list of charges, once, where an order has more than one: its sum does not explain itself."""
+    asked = any(part.tool_name == definition.name for part in _returns(ctx))
+    return definition if not asked and any(_SEVERAL in told for told in _told(ctx)) else None
 
 
-def _returns(ctx: RunContext[Desk], tool: str) -> list[str]:
+def when_due(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
+    """Offers a refund only after the desk said that one is due."""
+    return definition if any(_DUE in told for told in _told(ctx)) else None
+
+
+def when_unknown(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
+    """Offers a ticket, once, where the desk does not know the order: a colleague must search for it."""
+    asked = any(part.tool_name == definition.name for part in _returns(ctx))
+    return definition if not asked and any(_UNKNOWN in told for told in _told(ctx)) else None
+
+
+def _told(ctx: RunContext[Desk]) -> list[str]:
+    return [str(part.content) for part in _returns(ctx) if part.tool_name == "find_order"]
+
+
+def _returns(ctx: RunContext[Desk]) -> list[ToolReturnPart]:
     parts = (part for message in ctx.messages for part in message.parts)
-    return [str(part.content) for part in parts if isinstance(part, ToolReturnPart) and part.tool_name == tool]
+    return [part for part in parts if isinstance(part, ToolReturnPart)]
 
 
 def _due(desk: Desk, order: Order) -> str:
