@@ -20,8 +20,9 @@ _KEY_ENDINGS = ("_API_KEY", "_AUTH_TOKEN")
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings and provider keys of the developer's shell do not reach a test."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The developer's settings and keys do not reach a test, and a test leaves nothing in the checkout."""
+    monkeypatch.chdir(tmp_path)
     for name in os.environ:
         if name.startswith(("HANDRAIL_", "OTEL_")) or name.endswith(_KEY_ENDINGS):
             monkeypatch.delenv(name)

@@ -1,7 +1,6 @@
 """What the store of runs promises, whatever the engine."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
@@ -44,11 +43,11 @@ def started(run_id: str, *, tenant: str = "acme", agent: str = "a", asked: objec
         "trace_id": "t-1",
         "started_ns": unix_ns(NOW),
     }
-    return runs_store.start({**row, **standing()}, json.dumps(asked).encode())
+    return runs_store.start({**row, **standing()}, asked)
 
 
 def ended(run_id: str, type_: str = "answered", path: Any = "happy", **body: Any) -> Any:
-    return runs_store.append_outcome(run_id, type_, path, None, NOW, json.dumps(body).encode(), standing())
+    return runs_store.append_outcome(run_id, type_, path, None, NOW, body, standing())
 
 
 async def load(database: Database, run_id: str, tenant: str | None = None) -> RunView:
@@ -120,27 +119,28 @@ async def test_interrupted(database: Database) -> None:
     assert (await database.read(partial(load_run, run_id="run_2", now=over))).status == "answered"
 
 
-async def keep(database: Database, run_id: str, body: bytes, *, tenant: str = "acme", seconds: int = 0) -> None:
+async def keep(database: Database, run_id: str, body: list[int], *, tenant: str = "acme", seconds: int = 0) -> None:
     at = NOW + timedelta(seconds=seconds)
     await database.write(runs_store.keep_messages(run_id, tenant, "c-1", at, body))
 
 
 async def conversation(database: Database, tenant: str = "acme") -> Sequence[bytes]:
-    return await database.read(partial(runs_store.load_conversation, tenant=tenant, conversation_id="c-1"))
+    found = await database.read(partial(runs_store.load_conversation, tenant=tenant, conversation_id="c-1"))
+    return [body.replace(b",", b", ") for body in found]
 
 
 async def test_the_order_of_a_conversation(database: Database) -> None:
     """A conversation is in the order its runs ended, and in that of their ids where they ended together."""
-    await keep(database, "run_2", b"[2]", seconds=5)
-    await keep(database, "run_3", b"[3]", seconds=1)
-    await keep(database, "run_1", b"[1]", seconds=5)
+    await keep(database, "run_2", [2], seconds=5)
+    await keep(database, "run_3", [3], seconds=1)
+    await keep(database, "run_1", [1], seconds=5)
     assert await conversation(database) == [b"[3]", b"[1]", b"[2]"]
 
 
 async def test_a_conversation_is_the_tenants(database: Database) -> None:
     """Another tenant's conversation of the same name is another one."""
-    await keep(database, "run_1", b"[1]")
-    await keep(database, "run_2", b"[2]", tenant="other")
+    await keep(database, "run_1", [1])
+    await keep(database, "run_2", [2], tenant="other")
     assert await conversation(database) == [b"[1]"]
     assert await conversation(database, "other") == [b"[2]"]
     assert await conversation(database, "nobody") == []
@@ -148,8 +148,8 @@ async def test_a_conversation_is_the_tenants(database: Database) -> None:
 
 async def test_a_resumed_run_says_it_anew(database: Database) -> None:
     """What a run said is kept once: a later ending of the same run takes the place of the earlier."""
-    await keep(database, "run_1", b"[1]")
-    await keep(database, "run_1", b"[1, 2]", seconds=9)
+    await keep(database, "run_1", [1])
+    await keep(database, "run_1", [1, 2], seconds=9)
     assert await conversation(database) == [b"[1, 2]"]
 
 

@@ -25,7 +25,7 @@ def span(span_id: str = "s1", *, trace_id: str = "t1", **changed: Any) -> Span:
 
 
 async def listed(database: Database, **asked: Any) -> list[TraceSummary]:
-    where: dict[str, Any] = {"tenant": None, "limit": 100, "newest_before_ns": None, **asked}
+    where: dict[str, Any] = {"tenant": None, "limit": 100, "before": None, **asked}
     return await database.read(partial(list_traces, **where))
 
 
@@ -62,7 +62,7 @@ async def test_any_payload(database: Database) -> None:
     said = {"half": "\ud800", "bytes": b"\xff", "circle": circle, "object": 1j, "plain": "yes"}
     await database.write(StoreSpans([span(payload=said)]))
     found = await database.read(partial(load_payload, trace_id="t1", span_id="s1"))
-    assert found == {"half": r"'\ud800'", "bytes": "_w==", "circle": "[[...]]", "object": "1j", "plain": "yes"}
+    assert found == {"half": "?", "bytes": "_w==", "circle": "[[...]]", "object": "1j", "plain": "yes"}
 
 
 async def test_storing_twice(database: Database) -> None:
@@ -141,7 +141,6 @@ async def test_a_trace_of_several_tenants(database: Database) -> None:
     assert (summary.spans, summary.cost, len(found)) == (2, 21, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="summaries are kept per trace, not per tenant and trace")
 async def test_the_list_of_several_tenants(database: Database) -> None:
     """A trace that several tenants share is in each one's list, with its own share of the cost."""
     await database.write(StoreSpans([span("s1", cost=NanoUsd(1)), span("s2", tenant="other", cost=NanoUsd(20))]))
@@ -153,8 +152,8 @@ async def test_order_and_paging(database: Database) -> None:
     """Traces are listed newest first, and a page goes on before the last one's start."""
     await database.write(StoreSpans([span(trace_id=f"t{n}", start_ns=n, end_ns=n) for n in (3, 1, 5, 2, 4)]))
     first = await listed(database, limit=2)
-    second = await listed(database, limit=2, newest_before_ns=first[-1].start_ns)
-    third = await listed(database, limit=2, newest_before_ns=second[-1].start_ns)
+    second = await listed(database, limit=2, before=(first[-1].start_ns, first[-1].trace_id))
+    third = await listed(database, limit=2, before=(second[-1].start_ns, second[-1].trace_id))
     assert [[trace.start_ns for trace in page] for page in (first, second, third)] == [[5, 4], [3, 2], [1]]
 
 

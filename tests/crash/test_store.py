@@ -142,10 +142,6 @@ async def test_an_outcome_that_cannot_be_stored_is_handed_to_the_caller(tmp_path
         assert (run.status, run.path) == ("interrupted", "failed")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a first commit that fails drops the run's opening, and the end then stores an outcome and spans without it",
-)
 async def test_a_run_that_could_not_begin_leaves_nothing_behind(tmp_path: Path) -> None:
     """A run whose first commit fails never reaches the model, and leaves no outcome, input or trace without a run."""
     called = False

@@ -24,7 +24,8 @@ from pydantic_ai.models import ModelRequestParameters, override_allow_model_requ
 from pydantic_ai.output import OutputObjectDefinition
 
 from handrail.kernel import load_settings
-from handrail.models import SMALL, BuiltinModel, find_weights
+from handrail.models import SMALL, find_weights
+from handrail.models.builtin import BuiltinModel
 from handrail.models.dialogue import render
 from handrail.models.forms import (
     LONGEST_STRING,

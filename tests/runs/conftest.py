@@ -14,7 +14,7 @@ def clock() -> VirtualClock:
     return VirtualClock()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def runtime(tmp_path: Path, clock: VirtualClock) -> Iterator[Runtime]:
     """The current runtime; no model serves agents that name none."""
     with sandbox(tmp_path, clock=clock) as opened:

@@ -182,7 +182,6 @@ async def test_output_type_is_passed() -> None:
     assert found == Count(count=4)
 
 
-@pytest.mark.xfail(strict=True, reason="`message` is for the agent's own output type and is given another one")
 async def test_output_type_and_message() -> None:
     """A run with an output type of its own ends well in an agent whose `message` reads the usual one."""
     agent = govern(agent_of(Script(says("three"))), name="a", message=lambda found: f"{found.count + 1}")

@@ -68,7 +68,6 @@ async def test_malformed_twice(runtime: Runtime, turn: ModelResponse) -> None:
 @pytest.mark.parametrize(
     "first", [MALFORMED, says(calls("look", number="x"))], ids=["output twice", "arguments, then output"]
 )
-@pytest.mark.xfail(strict=True, reason="the agent's own `retries` allows more than the one retry of a run")
 async def test_one_retry_in_a_run(first: ModelResponse) -> None:
     """However many retries the agent allows, malformed work is put right once in a run."""
 
@@ -81,7 +80,6 @@ async def test_one_retry_in_a_run(first: ModelResponse) -> None:
     assert len(script.asked) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="RunGovernance does not see what an output validator turns down")
 async def test_what_an_output_validator_turns_down() -> None:
     """An answer that the agent's own validator turns down and then takes counts as put right."""
     checked = Agent(Script(counts(0), counts(1)).model, output_type=Count)
@@ -157,7 +155,6 @@ async def test_a_fallback_with_a_bug(runtime: Runtime) -> None:
     assert (run.status, run.fault) == ("failed", "bug")
 
 
-@pytest.mark.xfail(strict=True, reason="the fallback is held to the agent's output type, not to the run's own")
 async def test_a_fallback_and_an_output_type_of_the_run() -> None:
     """A run that asked for another type is not given the fallback's answer in the agent's usual one."""
     outcome = await governed(Script(ModelHTTPError(503, "m")), zero).run("hi", user="u", output_type=bool)
@@ -297,7 +294,6 @@ async def _as_long_as_a_disk(_request: RunRequest) -> str:
     return "".join(chr(0x4E00 + (n * 7919) % 20_000) for n in range(100_000))
 
 
-@pytest.mark.xfail(strict=True, reason="a conversation with half a character in it cannot be written as JSON")
 @pytest.mark.parametrize("turn", [says("\ud800"), says(calls("look"))], ids=["answer", "tool"])
 async def test_half_a_character(turn: ModelResponse) -> None:
     """Half a surrogate pair, from the model or from a tool, does not lose a run that is done."""

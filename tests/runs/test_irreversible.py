@@ -124,7 +124,6 @@ async def test_the_proposals_span(runtime: Runtime, till: Till) -> None:
     assert span.error_type is None
 
 
-@pytest.mark.xfail(strict=True, reason="RunGovernance executes whatever Pydantic AI was told is approved")
 @pytest.mark.parametrize("given_to", ["agent", "run"])
 async def test_approved_by_a_capability(till: Till, given_to: str) -> None:
     """A capability that approves everything does not get an irreversible tool executed."""
@@ -143,7 +142,6 @@ async def test_approved_by_a_capability(till: Till, given_to: str) -> None:
     assert isinstance(outcome, Escalated)
 
 
-@pytest.mark.xfail(strict=True, reason="RunGovernance executes whatever Pydantic AI was told is approved")
 async def test_approved_by_the_caller(till: Till) -> None:
     """Results that the caller passes for deferred calls do not get an irreversible tool executed."""
     history = [ModelRequest([UserPromptPart("hi")]), says(calls("refund", cents=5))]

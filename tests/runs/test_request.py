@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic_ai import BinaryContent, ImageUrl
+from pydantic_ai import ImageUrl
 from pydantic_ai.messages import UserContent
 
 from handrail import BadInput, RunRequest
-from handrail.runs.request import MAX_INPUT_BYTES, checked_input, checked_name, packed_input
+from handrail.runs.request import MAX_INPUT_BYTES, checked_input, checked_name
 
 PICTURE = ImageUrl("https://example.com/parcel.jpg")
 
@@ -80,11 +80,6 @@ def test_text_of_parts() -> None:
     assert asked(["Look:", PICTURE, "broken"]).text == "Look:\n\nbroken"
     assert asked("plain").text == "plain"
     assert asked(None).text == ""
-
-
-def test_bytes_are_packed() -> None:
-    """A binary part is kept as base64."""
-    assert b"_wA=" in packed_input([BinaryContent(data=b"\xff\x00", media_type="image/png")])
 
 
 @given(st.text(min_size=1, max_size=200))

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import to_json
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, Row, String, Table, Text, select, update
 
-from handrail.kernel import NanoUsd, NotFound, from_unix_ns, metadata, unix_ns
+from handrail.kernel import NanoUsd, NotFound, as_json, from_unix_ns, metadata, unix_ns
 
 from .scoring import Verdict
 
@@ -93,7 +92,7 @@ def add_trial(eval_run_id: str, trial: Trial) -> Callable[[Connection], None]:
         "path": trial.path,
         "passed": trial.verdict.passed,
         "fields": json.dumps(dict(trial.verdict.fields)),
-        "observed": to_json(trial.observed, bytes_mode="base64", fallback=str).decode(),
+        "observed": as_json(trial.observed).decode(),
         "duration_ns": trial.duration_ns,
         "cost": trial.cost,
         "model": trial.model,

@@ -21,6 +21,7 @@ from .errors import (
 from .ids import new_id
 from .jobs import Job, claim, enqueue, finish, give_up, retry_later
 from .money import ZERO, NanoUsd, nano_usd, show_usd, usd
+from .packing import as_json, pack, unpack, unpack_json
 from .schema import metadata, upgrade
 from .settings import Price, Settings, load_settings
 from .writer import Op
@@ -48,6 +49,7 @@ __all__ = [
     "StoreReadOnly",
     "StoreUnreachable",
     "SystemClock",
+    "as_json",
     "claim",
     "enqueue",
     "finish",
@@ -59,10 +61,13 @@ __all__ = [
     "metadata",
     "nano_usd",
     "new_id",
+    "pack",
     "retry_later",
     "show_usd",
     "store_url",
     "unix_ns",
+    "unpack",
+    "unpack_json",
     "upgrade",
     "usd",
 ]

@@ -1,6 +1,5 @@
 """The edge to language models: which one is used, how it is opened, the built-in one, and what a request costs."""
 
-from .builtin import BuiltinModel
 from .catalogue import CATALOGUE, DEFAULT_BUILTIN, LARGE, PREFIX, SMALL, Weights, builtin_weights
 from .choice import Choice, OllamaProbe, choose, choose_here, probe_ollama
 from .opening import default_model, open_model
@@ -14,7 +13,6 @@ __all__ = [
     "LARGE",
     "PREFIX",
     "SMALL",
-    "BuiltinModel",
     "Choice",
     "ChunkWheels",
     "Hub",

@@ -10,7 +10,6 @@ from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
 
 from handrail.kernel import BadSettings, MissingExtra, NotFound, Settings
 
-from .builtin import BuiltinModel
 from .catalogue import CATALOGUE, PREFIX, builtin_weights
 from .choice import OLLAMA_URL, choose_here
 from .weights import ModelUnavailable, WeightsUnavailable, find_weights
@@ -77,7 +76,7 @@ def _ollama() -> Provider[Any]:
     return OllamaProvider(base_url=os.environ.get("OLLAMA_BASE_URL") or f"{OLLAMA_URL}/v1")
 
 
-def _builtin(name: str, settings: Settings) -> BuiltinModel:
+def _builtin(name: str, settings: Settings) -> Model:
     weights = builtin_weights(name)
     path = find_weights(weights, settings)
     if path is None:
@@ -85,6 +84,8 @@ def _builtin(name: str, settings: Settings) -> BuiltinModel:
             f"The weights of {name} are not on this machine: `handrail demo` downloads them, HANDRAIL_WEIGHTS names a "
             "file that you have, HANDRAIL_MODEL another model"
         )
+    from .builtin import BuiltinModel  # its imports take 50 ms
+
     return BuiltinModel(weights, path)
 
 

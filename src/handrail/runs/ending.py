@@ -8,13 +8,11 @@ from typing import Any
 
 from pydantic_ai.messages import (
     ModelMessage,
-    ModelMessagesTypeAdapter,
     ModelRequest,
     ModelResponse,
     TextPart,
     UserPromptPart,
 )
-from pydantic_core import to_json
 
 from handrail.kernel import StoreError
 
@@ -43,16 +41,15 @@ async def end_run(record: Record, outcome: Outcome[Any], said: Sequence[ModelMes
     fault = outcome.fault.code if isinstance(outcome, FellBack | Failed) else None
     try:
         await record.commit(
-            *record.opening(),
             store.append_outcome(
-                request.run_id, outcome.type, outcome.path, fault, now, packed_outcome(outcome), record.standing()
+                request.run_id, outcome.type, outcome.path, fault, now, _fields(outcome), record.standing()
             ),
             store.keep_messages(
                 request.run_id,
                 request.tenant,
                 request.conversation_id,
                 now,
-                ModelMessagesTypeAdapter.dump_json([*said]),
+                said,
             ),
         )
     except StoreError as error:
@@ -61,15 +58,18 @@ async def end_run(record: Record, outcome: Outcome[Any], said: Sequence[ModelMes
 
 async def end_by_exception(record: Record, error: BaseException) -> None:
     """Books a run that was cancelled or met a programming error. The exception is the caller's to raise."""
-    code = "cancelled" if isinstance(error, asyncio.CancelledError) else "bug"
-    fault = Fault(code=code, detail=f"{type(error).__name__}: {error}"[:2_000])
+    fault = Fault(code=_code(error), detail=f"{type(error).__name__}: {error}"[:2_000])
     outcome = Failed(fault=fault, message="", facts=record.facts())
     # A store that fails now is what ended the run, or is one more trouble: the first error is the one to show.
     with suppress(StoreError):
         await asyncio.shield(end_run(record, outcome, said=()))
 
 
-def packed_outcome(outcome: Outcome[Any]) -> bytes:
-    """The outcome's own fields as JSON; what JSON cannot hold is kept by its text."""
-    body = {each.name: getattr(outcome, each.name) for each in dataclasses.fields(outcome)}
-    return to_json(body, bytes_mode="base64", fallback=str)
+def _code(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    return "store" if isinstance(error, StoreError) else "bug"
+
+
+def _fields(outcome: Outcome[Any]) -> dict[str, Any]:
+    return {each.name: getattr(outcome, each.name) for each in dataclasses.fields(outcome)}

@@ -23,6 +23,19 @@ from handrail.models import ModelUnavailable
 from .loops import Looping
 from .outcome import Fault
 
+
+class ToolFault(Exception):
+    """A tool could not do its work: what it raised is the cause."""
+
+    def __init__(self, tool: str, error: Exception) -> None:
+        super().__init__(f"{tool}: {type(error).__name__}: {error}")
+        self.tool = tool
+
+
+class MalformedTwice(Exception):
+    """Work of the model did not fit its schema for the second time in a run; the first was given another try."""
+
+
 _BUGS = (
     AssertionError,
     AttributeError,
@@ -51,6 +64,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (UsageLimitExceeded, "usage_limit"),
     (RunTimedOut, "timed_out"),
     (Looping, "looping"),
+    (MalformedTwice, "output_malformed"),
     # A tool's own are wrapped in ToolFault: what comes here was raised by a model's client.
     (TimeoutError, "model_timeout"),
     (OSError, "model_unavailable"),
@@ -68,18 +82,6 @@ _CODES_BY_STATUS = {
     429: "model_rate_limited",
     504: "model_timeout",
 }
-
-
-class ToolFault(Exception):
-    """A tool could not do its work: what it raised is the cause."""
-
-    def __init__(self, tool: str, error: Exception) -> None:
-        super().__init__(f"{tool}: {type(error).__name__}: {error}")
-        self.tool = tool
-
-
-class FallbackFault(Exception):
-    """The fallback handler raised, or gave what does not fit the agent's output type."""
 
 
 def fault_of(error: Exception) -> Fault | None:

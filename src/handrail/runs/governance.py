@@ -25,7 +25,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from handrail.traces import LiveSpan, names
 
-from .faults import ToolFault, is_bug
+from .faults import MalformedTwice, ToolFault, is_bug
 from .record import Record
 from .tools import effect_of
 
@@ -59,7 +59,8 @@ class RunGovernance(AbstractCapability[Any]):
         }
         with self.record.recorder.span(f"execute_tool {call.tool_name}", attributes) as live:
             live.payload["arguments"] = args
-            if effect != "irreversible" or ctx.tool_call_approved:
+            # Whoever told Pydantic AI that this call is approved, it was not asked here.
+            if effect != "irreversible":
                 return await self._execute(call.tool_name, args, handler, live)
             live.set({"handrail.approval": "required"})
         raise ApprovalRequired
@@ -99,10 +100,22 @@ class RunGovernance(AbstractCapability[Any]):
             self._malformed("validate output", output, error)
         raise error
 
+    async def wrap_output_process(self, ctx: RunContext[Any], *, output_context: Any, output: Any, handler: Any) -> Any:
+        """What an output function or validator turns down is malformed work like any other."""
+        try:
+            return await handler(output)
+        except (ModelRetry, ToolRetryError) as rejection:
+            if not ctx.partial_output:
+                self._malformed("validate output", output, rejection)
+            raise
+
     def _malformed(self, what: str, found: Any, error: Exception) -> None:
         with self.record.recorder.span(what, {}) as live:
             live.payload.update(found=found, error=str(error))
             live.fail("malformed")
+        self.record.malformed += 1
+        if self.record.malformed > 1:
+            raise MalformedTwice(f"{what}: {error}") from error
         self.record.retry_of = self.record.last_request
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from pydantic import TypeAdapter
 from pydantic_ai import Agent, DeferredToolRequests
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
@@ -123,8 +124,17 @@ class GovernedAgent(Generic[DepsT, OutputT]):
             conversation_id=conversation_id or run_id,
             deps=deps,
         )
-        record = Record(runtime, self._definition, request)
-        return await self._recorded(record, message_history, make_deps or self._deps, passed)
+        own_type = passed.get("output_type")
+        return await self._recorded(
+            _Asked(
+                record=Record(runtime, self._definition, request),
+                history=message_history,
+                make_deps=make_deps or self._deps,
+                passed=passed if own_type is None else {**passed, "output_type": also_deferring(own_type)},
+                adapter=self._adapter if own_type is None else output_adapter(own_type),
+                message=self._message if own_type is None else _as_text,
+            )
+        )
 
     def run_sync(self, input: RunInput = None, *, user: str, **passed: Any) -> Outcome[OutputT]:  # noqa: A002
         """`run` for code without an event loop."""
@@ -147,17 +157,12 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         """
         return streamed(lambda handler: self.run(input, user=user, event_stream_handler=handler, **passed))
 
-    async def _recorded(
-        self,
-        record: Record,
-        history: Sequence[ModelMessage] | None,
-        make_deps: MakeDeps[DepsT] | None,
-        passed: dict[str, Any],
-    ) -> Outcome[OutputT]:
+    async def _recorded(self, asked: "_Asked") -> Outcome[OutputT]:
+        record = asked.record
         try:
             async with record.leased():
                 with record.root() as root:
-                    outcome, said = await self._attempt(record, history, make_deps, passed)
+                    outcome, said = await self._attempt(asked)
                     root.payload["outcome"] = outcome
                     if isinstance(outcome, Failed | FellBack):
                         root.fail(outcome.fault.code)
@@ -167,24 +172,17 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         await end_run(record, outcome, said)
         return outcome
 
-    async def _attempt(
-        self,
-        record: Record,
-        history: Sequence[ModelMessage] | None,
-        make_deps: MakeDeps[DepsT] | None,
-        passed: dict[str, Any],
-    ) -> tuple[Outcome[OutputT], Sequence[ModelMessage] | None]:
-        request = record.request
+    async def _attempt(self, asked: "_Asked") -> tuple[Outcome[OutputT], Sequence[ModelMessage] | None]:
+        """The outcome, and the agent's own messages where they are what was said."""
+        record, request, passed = asked.record, asked.record.request, asked.passed
         try:
-            request = await _with_deps(request, make_deps)
+            request = await _with_deps(request, asked.make_deps)
             if passed.get("model") is None and self.agent.model is None:
                 passed = {**passed, "model": await asyncio.to_thread(record.runtime.model)}
-            if passed.get("output_type") is not None:
-                passed = {**passed, "output_type": also_deferring(passed["output_type"])}
             result: Any = await deferring(self.agent).run(
                 request.input,
                 deps=request.deps,
-                message_history=history,
+                message_history=asked.history,
                 conversation_id=request.conversation_id,
                 **{**passed, "capabilities": [RunGovernance(record), *(passed.get("capabilities") or ())]},
             )
@@ -192,29 +190,24 @@ class GovernedAgent(Generic[DepsT, OutputT]):
             fault = fault_of(error)
             if fault is None:
                 raise
-            return await self._fall_back(record, request, fault), None
-        if isinstance(result.output, DeferredToolRequests):
-            escalated = Escalated(
-                reason="irreversible_action",
-                message=messages.PROPOSED,
-                facts=record.facts(),
-                proposals=proposed(result.output),
-            )
-            return escalated, None
-        answered = Answered(
-            output=result.output, message=self._message(result.output), facts=record.facts(), retried=record.retried
-        )
+            return await self._fall_back(asked, request, fault), None
+        facts, output = record.facts(), result.output
+        if isinstance(output, DeferredToolRequests):
+            proposals = proposed(output)
+            reason = "irreversible_action"
+            return Escalated(reason=reason, message=messages.PROPOSED, facts=facts, proposals=proposals), None
+        answered = Answered(output=output, message=asked.message(output), facts=facts, retried=record.retried)
         return answered, result.new_messages()
 
-    async def _fall_back(self, record: Record, request: RunRequest, fault: Fault) -> Outcome[OutputT]:
+    async def _fall_back(self, asked: "_Asked", request: RunRequest, fault: Fault) -> Outcome[OutputT]:
         """The handler's answer in place of the model's, held to the same type; `Failed` where it has none."""
-        output: OutputT | None = None
+        record, output = asked.record, None
         if self._fallback is not None:
             with record.recorder.span("fallback", {"handrail.fault": fault.code}) as live:
                 try:
                     output = await self._fallback(request)
                     if output is not None:
-                        output = validated(self._adapter, output)
+                        output = validated(asked.adapter, output)
                 except Exception as error:
                     if is_bug(error):
                         raise
@@ -224,7 +217,19 @@ class GovernedAgent(Generic[DepsT, OutputT]):
                 live.payload["output"] = output
         if output is None:
             return Failed(fault=fault, message=messages.failed(fault.code), facts=record.facts())
-        return FellBack(output=output, fault=fault, message=self._message(output), facts=record.facts())
+        return FellBack(output=output, fault=fault, message=asked.message(output), facts=record.facts())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """One call of `run`: its record, and what of the caller's it goes by."""
+
+    record: Record
+    history: Sequence[ModelMessage] | None
+    make_deps: MakeDeps[Any] | None
+    passed: Mapping[str, Any]
+    adapter: TypeAdapter[Any]
+    message: Callable[[Any], str]
 
 
 async def _with_deps(request: RunRequest, make: MakeDeps[Any] | None) -> RunRequest:

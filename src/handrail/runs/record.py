@@ -12,14 +12,14 @@ from typing import Any
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters
 
-from handrail.kernel import ZERO, NanoUsd, Op, unix_ns
+from handrail.kernel import ZERO, NanoUsd, Op, StoreError, unix_ns
 from handrail.traces import LiveSpan, Recorder, StoreSpans, Usage, names
 
 from . import store
 from .fingerprint import Definition, Sent, identify
 from .loops import LoopGuard
 from .outcome import Facts
-from .request import RunRequest, packed_input
+from .request import RunRequest
 from .runtime import Runtime
 
 
@@ -46,6 +46,7 @@ class Record:
         self.cost = ZERO
         self.tools: list[str] = []
         self.retried = False
+        self.malformed = 0
         self.last_request: str | None = None
         self.retry_of: str | None = None
         self._root: LiveSpan | None = None
@@ -74,15 +75,23 @@ class Record:
             yield live
 
     async def commit(self, *ops: Op) -> list[Any]:
-        """Writes what is pending, the spans that have ended and `ops`, together; the results of `ops`."""
+        """Writes what is pending, the spans that have ended and `ops`, together; the results of `ops`.
+
+        The first commit opens the run. What could not be written stays pending.
+        """
+        opening, self._opening = self._opening, None
         pending, self._pending = self._pending, []
-        spans = self.recorder.take()
-        if spans:
+        if spans := self.recorder.take():
             pending.append(StoreSpans(spans))
-        results = await self.runtime.database.write(*pending, *ops)
+        first = [store.start({**opening, **self.standing()}, self.request.input)] if opening else []
+        try:
+            results = await self.runtime.database.write(*first, *pending, *ops)
+        except BaseException:
+            self._opening, self._pending = opening, [*pending, *self._pending]
+            raise
         if self._sent is not None:
             self.runtime.saw(self._sent.fingerprint)
-        return results[len(pending) :]
+        return results[len(first) + len(pending) :]
 
     def standing(self) -> dict[str, Any]:
         """The run's columns as they are now; writing them keeps the run from counting as interrupted."""
@@ -98,14 +107,6 @@ class Record:
             "rendered_hash": sent and sent.rendered,
             "agent_hash": sent and sent.agent,
         }
-
-    def opening(self) -> list[Op]:
-        """The op that opens the run, once: whatever is committed first takes it along."""
-        opened, self._opening = self._opening, None
-        return [store.start({**opened, **self.standing()}, packed_input(self.request.input))] if opened else []
-
-    def _progress(self) -> list[Op]:
-        return self.opening() or [store.advance(self.request.run_id, self.standing())]
 
     @asynccontextmanager
     async def leased(self) -> AsyncIterator[None]:
@@ -153,7 +154,7 @@ class Record:
             "gen_ai.request.temperature": settings.get("temperature"),
             "gen_ai.request.max_tokens": settings.get("max_tokens"),
         }
-        await self.commit(*self._progress())
+        await self.commit(*([] if self._opening else [store.advance(self.request.run_id, self.standing())]))
         with self.recorder.span(f"chat {model.model_name}", attributes) as live:
             live.payload["messages"] = list(messages[self._messages_seen :])
             # The response, kept below, will be the next message.
@@ -180,8 +181,10 @@ class Record:
     async def _renew(self) -> None:
         while True:
             await self.runtime.clock.sleep(store.LEASE.total_seconds() / 3)
-            if self._opening is None:
-                await self.runtime.database.write(*self._progress())
+            # A store that fails now says so at the next commit, which the run cannot go on without.
+            with suppress(StoreError):
+                until = self.runtime.clock.now() + store.LEASE
+                await self.runtime.database.write(store.renew(self.request.run_id, until))
 
 
 class ModelRequest:

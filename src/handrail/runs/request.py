@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pydantic_ai.messages import UserContent
-from pydantic_core import to_json
+from pydantic_ai.messages import TextContent, UserContent
 
 from handrail.kernel import BadInput
 
@@ -32,7 +31,7 @@ class RunRequest:
         """The input's text parts, joined by blank lines; images and files left out."""
         if self.input is None or isinstance(self.input, str):
             return self.input or ""
-        return "\n\n".join(part for part in self.input if isinstance(part, str))
+        return "\n\n".join(_texts(self.input))
 
 
 def checked_input(found: RunInput, *, may_be_empty: bool) -> RunInput:
@@ -43,7 +42,7 @@ def checked_input(found: RunInput, *, may_be_empty: bool) -> RunInput:
     if not _is_input(found):
         raise BadInput(f"input: {type(found).__name__} is neither text nor a list of contents; decode or convert it")
     parts = [found] if isinstance(found, str) else list(found or ())
-    texts = [part for part in parts if isinstance(part, str)]
+    texts = _texts(parts)
     if not may_be_empty and not any(text.strip() for text in texts) and len(texts) == len(parts):
         raise BadInput("input: it is empty; pass the user's message")
     size = 0
@@ -61,6 +60,11 @@ def checked_input(found: RunInput, *, may_be_empty: bool) -> RunInput:
     return found
 
 
+def _texts(parts: Sequence[UserContent]) -> list[str]:
+    said = (part.content if isinstance(part, TextContent) else part for part in parts)
+    return [text for text in said if isinstance(text, str)]
+
+
 def _is_input(found: object) -> bool:
     return found is None or (isinstance(found, Sequence) and not isinstance(found, bytes | bytearray | memoryview))
 
@@ -70,8 +74,3 @@ def checked_name(what: str, found: str) -> str:
     if not isinstance(found, str) or not found.strip() or len(found) > 200 or not found.isprintable():
         raise BadInput(f"{what}: {str(found)[:50]!r} is not a name of 1 to 200 printable characters")
     return found
-
-
-def packed_input(found: RunInput) -> bytes:
-    """The input as JSON, for the store."""
-    return to_json(found, bytes_mode="base64", fallback=str)

@@ -1,8 +1,6 @@
 """The runs' tables. A run is one row that is brought up to date; its outcomes are appended, never rewritten."""
 
 import functools
-import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +23,18 @@ from sqlalchemy import (
     update,
 )
 
-from handrail.kernel import NanoUsd, NotFound, from_unix_ns, insert, insert_new, metadata, unix_ns
+from handrail.kernel import (
+    NanoUsd,
+    NotFound,
+    from_unix_ns,
+    insert,
+    insert_new,
+    metadata,
+    pack,
+    unix_ns,
+    unpack,
+    unpack_json,
+)
 
 from .fingerprint import Fingerprint, Sent, sha256
 from .outcome import PATHS, Path
@@ -135,6 +144,7 @@ class OutcomeView:
 
 
 _ADVANCE = update(runs).where(runs.c.run_id == bindparam("this_run"))
+_RENEW = _ADVANCE.where(runs.c.outcome.is_(None))
 _NEXT_SEQ = (
     select(func.coalesce(func.max(outcomes.c.seq), 0) + 1)
     .where(outcomes.c.run_id == bindparam("this_run"))
@@ -143,9 +153,9 @@ _NEXT_SEQ = (
 _APPEND = outcomes.insert().values(seq=_NEXT_SEQ)
 
 
-def start(row: Mapping[str, Any], packed_input: bytes) -> Callable[[Connection], None]:
+def start(row: Mapping[str, Any], asked: Any) -> Callable[[Connection], None]:
     """An op that opens a run; `row` has the columns of `runs` that are known then."""
-    body = zlib.compress(packed_input, 1)
+    body = pack(asked)
 
     def op(conn: Connection) -> None:
         conn.execute(runs.insert(), dict(row))
@@ -164,17 +174,27 @@ def advance(run_id: str, values: Mapping[str, Any]) -> Callable[[Connection], No
     return op
 
 
+def renew(run_id: str, until: datetime) -> Callable[[Connection], None]:
+    """An op that keeps a run that is under way from counting as interrupted until then."""
+    changed = {"this_run": run_id, "lease_until_ns": unix_ns(until)}
+
+    def op(conn: Connection) -> None:
+        conn.execute(_RENEW, changed)
+
+    return op
+
+
 def append_outcome(
     run_id: str,
     type_: str,
     path: Path | None,
     fault: str | None,
     at: datetime,
-    body: bytes,
+    body: Mapping[str, Any],
     values: Mapping[str, Any],
 ) -> Callable[[Connection], None]:
     """An op that appends an outcome and makes it the one the run stands at; `values` are the run's other columns."""
-    row = {"run_id": run_id, "type": type_, "path": path, "at_ns": unix_ns(at), "body": zlib.compress(body, 1)}
+    row = {"run_id": run_id, "type": type_, "path": path, "at_ns": unix_ns(at), "body": pack(body)}
     standing = {**values, "outcome": type_, "path": path, "fault": fault, "ended_ns": unix_ns(at)}
 
     def op(conn: Connection) -> None:
@@ -197,14 +217,14 @@ def remember(sent: Sent, template: str, agent: str, at: datetime) -> Callable[[C
 
 
 def keep_messages(
-    run_id: str, tenant: str, conversation_id: str, at: datetime, body: bytes
+    run_id: str, tenant: str, conversation_id: str, at: datetime, said: Sequence[Any]
 ) -> Callable[[Connection], None]:
-    """An op that keeps what a run added to its conversation (Pydantic AI's JSON of the messages)."""
+    """An op that keeps what a run added to its conversation (Pydantic AI's messages)."""
     row = {"run_id": run_id, "tenant": tenant, "conversation_id": conversation_id, "at_ns": unix_ns(at)}
-    packed = zlib.compress(body, 1)
+    body = pack(said)
 
     def op(conn: Connection) -> None:
-        conn.execute(_keep(conn.dialect.name), {**row, "body": packed})
+        conn.execute(_keep(conn.dialect.name), {**row, "body": body})
 
     return op
 
@@ -219,9 +239,7 @@ def _keep(dialect: str) -> Any:
 def load_conversation(conn: Connection, tenant: str, conversation_id: str) -> list[bytes]:
     """What each run of a tenant's conversation added, in order."""
     query = select(messages.c.body).where(messages.c.tenant == tenant, messages.c.conversation_id == conversation_id)
-    return [
-        zlib.decompress(body) for body in conn.execute(query.order_by(messages.c.at_ns, messages.c.run_id)).scalars()
-    ]
+    return [unpack_json(body) for body in conn.execute(query.order_by(messages.c.at_ns, messages.c.run_id)).scalars()]
 
 
 def list_runs(
@@ -253,16 +271,14 @@ def load_run(conn: Connection, run_id: str, now: datetime, tenant: str | None = 
 def load_input(conn: Connection, run_id: str) -> Any:
     """What the run was asked, as JSON."""
     body = conn.execute(select(run_inputs.c.body).where(run_inputs.c.run_id == run_id)).scalar_one()
-    return json.loads(zlib.decompress(body))
+    return unpack(body)
 
 
 def load_outcomes(conn: Connection, run_id: str) -> list[OutcomeView]:
     """How the run stood, first to last."""
     query = select(outcomes).where(outcomes.c.run_id == run_id).order_by(outcomes.c.seq)
     return [
-        OutcomeView(
-            type=row.type, path=row.path, at=from_unix_ns(row.at_ns), body=json.loads(zlib.decompress(row.body))
-        )
+        OutcomeView(type=row.type, path=row.path, at=from_unix_ns(row.at_ns), body=unpack(row.body))
         for row in conn.execute(query)
     ]
 

@@ -2,12 +2,10 @@
 
 import functools
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -21,9 +19,10 @@ from sqlalchemy import (
     Text,
     case,
     select,
+    tuple_,
 )
 
-from handrail.kernel import NanoUsd, NotFound, insert, insert_new, metadata
+from handrail.kernel import NanoUsd, NotFound, as_json, insert, insert_new, metadata, pack, unpack
 
 from .span import Span, Usage
 
@@ -65,7 +64,7 @@ traces = Table(
     "traces",
     metadata,
     Column("trace_id", String, primary_key=True),
-    Column("tenant", String, nullable=False),
+    Column("tenant", String, primary_key=True),
     Column("user_id", String, nullable=False),
     Column("agent", String, nullable=False),
     Column("start_ns", BigInteger, nullable=False),
@@ -82,7 +81,7 @@ traces = Table(
 
 @dataclass(frozen=True, kw_only=True)
 class TraceSummary:
-    """One trace at a glance; times are nanoseconds since 1970."""
+    """One tenant's part of one trace at a glance; times are nanoseconds since 1970."""
 
     trace_id: str
     tenant: str
@@ -98,34 +97,37 @@ class TraceSummary:
 
 
 class StoreSpans:
-    """An op that stores finished spans of one tenant's traces; a span that is there already changes nothing."""
+    """An op that stores finished spans; a span that is there already changes nothing."""
 
     def __init__(self, found: Iterable[Span]) -> None:
         # Encoded here, off the writer's thread: its time is everybody's.
-        self._rows = [(_row(span), _packed(span.payload)) for span in found]
+        self._rows = [(_row(span), None if span.payload is None else pack(span.payload)) for span in found]
 
     def __call__(self, conn: Connection) -> int:
         """The number of spans that were new."""
-        fresh: dict[str, list[dict[str, Any]]] = {}
+        fresh: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for row, body in self._rows:
             if not insert_new(conn, spans, row):
                 continue
-            fresh.setdefault(row["trace_id"], []).append(row)
+            fresh.setdefault((row["trace_id"], row["tenant"]), []).append(row)
             if body is not None:
                 key = {"trace_id": row["trace_id"], "span_id": row["span_id"]}
                 insert_new(conn, payloads, {**key, "body": body})
-        for trace_id, rows in fresh.items():
-            _summarise(conn, trace_id, rows)
+        for rows in fresh.values():
+            _summarise(conn, rows)
         return sum(len(rows) for rows in fresh.values())
 
 
-def list_traces(conn: Connection, tenant: str | None, limit: int, newest_before_ns: int | None) -> list[TraceSummary]:
-    """The newest traces first; of one tenant, or of all where it is None (an operator's view)."""
+def list_traces(conn: Connection, tenant: str | None, limit: int, before: tuple[int, str] | None) -> list[TraceSummary]:
+    """The newest traces first; of one tenant, or of all where it is None (an operator's view).
+
+    `before` is the start and the id of the last trace of the page before.
+    """
     query = select(traces).order_by(traces.c.start_ns.desc(), traces.c.trace_id.desc()).limit(limit)
     if tenant is not None:
         query = query.where(traces.c.tenant == tenant)
-    if newest_before_ns is not None:
-        query = query.where(traces.c.start_ns < newest_before_ns)
+    if before is not None:
+        query = query.where(tuple_(traces.c.start_ns, traces.c.trace_id) < tuple_(*before))
     return [_summary(row) for row in conn.execute(query)]
 
 
@@ -149,7 +151,7 @@ def load_payload(conn: Connection, trace_id: str, span_id: str) -> Mapping[str, 
     """What was said in a span, or None where nothing was kept."""
     query = select(payloads.c.body).where(payloads.c.trace_id == trace_id, payloads.c.span_id == span_id)
     body = conn.execute(query).scalar()
-    return None if body is None else dict(json.loads(zlib.decompress(body)))
+    return None if body is None else dict(unpack(body))
 
 
 def _row(span: Span) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def _row(span: Span) -> dict[str, Any]:
         "cost": span.cost,
         "attempt": span.attempt,
         "retry_of": span.retry_of,
-        "attributes": _json(span.attributes).decode() if span.attributes else None,
+        "attributes": as_json(span.attributes).decode() if span.attributes else None,
     }
 
 
@@ -209,30 +211,10 @@ def _span(row: Row[Any]) -> Span:
     )
 
 
-def _packed(payload: Mapping[str, Any] | None) -> bytes | None:
-    # Level 1 costs a fifth of the default's time for a tenth more bytes.
-    return None if payload is None else zlib.compress(_json(payload), 1)
-
-
-def _json(found: Mapping[str, Any]) -> bytes:
-    """`found` as JSON. What JSON cannot hold is written as its `repr`: a run does not end for what it said."""
-    try:
-        return to_json(found, bytes_mode="base64", fallback=str)
-    except PydanticSerializationError:
-        return to_json({name: _plain(value) for name, value in found.items()})
-
-
-def _plain(value: Any) -> Any:
-    try:
-        return json.loads(to_json(value, bytes_mode="base64", fallback=str))
-    except PydanticSerializationError:
-        return repr(value).encode("utf-8", "backslashreplace").decode()
-
-
-def _summarise(conn: Connection, trace_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _summarise(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     first = rows[0]
     added = {
-        "trace_id": trace_id,
+        "trace_id": first["trace_id"],
         "tenant": first["tenant"],
         "user_id": first["user_id"],
         "agent": first["agent"],
@@ -274,7 +256,7 @@ def _add_to_summary(dialect: str) -> Any:
     # Two-argument MIN and MAX are SQLite's, LEAST and GREATEST Postgres's; CASE is both's.
     changes["start_ns"] = case((new.start_ns < traces.c.start_ns, new.start_ns), else_=traces.c.start_ns)
     changes["end_ns"] = case((new.end_ns > traces.c.end_ns, new.end_ns), else_=traces.c.end_ns)
-    return statement.on_conflict_do_update(index_elements=["trace_id"], set_=changes)
+    return statement.on_conflict_do_update(index_elements=["trace_id", "tenant"], set_=changes)
 
 
 def _summary(row: Row[Any]) -> TraceSummary:

@@ -148,7 +148,7 @@ def upgrade() -> None:
         sa.Column("input_tokens", sa.BigInteger(), nullable=False),
         sa.Column("output_tokens", sa.BigInteger(), nullable=False),
         sa.Column("cost", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("trace_id", name=op.f("pk_traces")),
+        sa.PrimaryKeyConstraint("trace_id", "tenant", name=op.f("pk_traces")),
     )
     op.create_index("ix_traces_tenant_cost", "traces", ["tenant", "cost"], unique=False)
     op.create_index("ix_traces_tenant_start_ns", "traces", ["tenant", "start_ns"], unique=False)
