@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
 
 # Checkpoints are left to one process (see writer.py), hence no automatic ones.
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "foreign_keys=ON", "temp_store=MEMORY")
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "wal_autocheckpoint=0",
+    # A log that begins anew is cut to this, so that its size tells how much of it is not copied yet.
+    "journal_size_limit=1048576",
+    "foreign_keys=ON",
+    "temp_store=MEMORY",
+)
 
 _SQLITE_ERRORS: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_BUSY: (StoreBusy, "another process is writing; try again"),

@@ -46,6 +46,7 @@ class GroupWriter:
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._wal = f"{engine.url.database}-wal"
         self._checkpointer: FileLock | None = None
+        self._copied = 0
         self._closed = False
         self._lock = threading.Lock()
         self.commits = 0
@@ -131,14 +132,16 @@ class GroupWriter:
     def _checkpoint(self) -> None:
         """Copies the log into the database, in one process only: SQLite before 3.51.3 can damage the file when one
         connection resets the log while another writes."""
-        try:
-            if os.stat(self._wal).st_size < CHECKPOINT_BYTES or not self._elected():
-                return
-        except OSError:
+        size = os.stat(self._wal).st_size if os.path.exists(self._wal) else 0
+        if size < self._copied:
+            # The log was begun anew, and cut to its limit (see engine.py).
+            self._copied = 0
+        if size - self._copied < CHECKPOINT_BYTES or not self._elected():
             return
         # Everything is safe in the log: a copy that fails, on a full disk say, is tried again after the next group.
         with suppress(DBAPIError), self._engine.connect() as conn:
             conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+            self._copied = size
 
     def _elected(self) -> bool:
         """Whether this process is the one that checkpoints: it is once it gets the lock, and then until it closes."""

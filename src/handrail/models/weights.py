@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from filelock import FileLock
-
 from handrail.kernel import BadSettings, HandrailError, Settings
 
 from .catalogue import Weights
@@ -69,6 +67,8 @@ def fetch_weights(
     if here := find_weights(weights, settings):
         return here
     cache = cache_dir(settings)
+    from filelock import FileLock  # 20 ms that only a download needs
+
     with _writable(cache), FileLock(cache / f"{weights.file_name}.lock"):
         if here := find_weights(weights, settings):
             return here

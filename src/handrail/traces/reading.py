@@ -4,14 +4,16 @@ They are string literals because the constants of the Python package are marked 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from handrail.kernel import NanoUsd
 
 from .span import Kind, Span, Usage
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
 
 _KINDS: Mapping[str, Kind] = {
     "invoke_agent": "agent",
@@ -46,7 +48,7 @@ _COLUMNS = frozenset(
 )
 
 
-def read_span(span: ReadableSpan, payload: Mapping[str, Any] | None) -> Span:
+def read_span(span: "ReadableSpan", payload: Mapping[str, Any] | None) -> Span:
     """The stored form of `span`, which has ended; attributes without a column of their own are kept as they are."""
     found = dict(span.attributes or {})
     context = span.get_span_context()
