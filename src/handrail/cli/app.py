@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import traceback
 
@@ -36,6 +37,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # What the terminal's encoding lacks is shown escaped rather than being the end of the program.
             stream.reconfigure(errors="backslashreplace")
+    # Pydantic AI greets a terminal with an advertisement, in the midst of our tables.
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")
     try:
         _check_encoding(sys.argv[1:])
         app()
