@@ -1,6 +1,8 @@
 """What governing a run costs: the same agent with an instant fake model, bare and governed, in one process."""
 
 import asyncio
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -71,7 +73,27 @@ def figures() -> list[Figure]:
                 Figure("raw_fsync_ms", raw_fsync_ms(Path(folder)), "ms", "lower", "median of 4 KiB appends, same disk"),
             ]
         runtime.close()
-    return found
+    return [*found, _import_added()]
+
+
+def _import_added() -> Figure:
+    """Seconds that `import handrail` takes in a process that has imported pydantic_ai."""
+    script = (
+        "import time; t = time.perf_counter(); import pydantic_ai; a = time.perf_counter(); import handrail; "
+        "print(a - t, time.perf_counter() - a)"
+    )
+    pairs = [
+        tuple(map(float, subprocess.check_output([sys.executable, "-c", script], text=True).split()))
+        for _ in range(ROUNDS)
+    ]
+    return Figure(
+        "import_s_added",
+        median(ours for _, ours in pairs),
+        "s",
+        "lower",
+        f"import handrail after import pydantic_ai, medians of {ROUNDS} fresh processes; the peer is pydantic_ai's own",
+        {"pydantic_ai": median(theirs for theirs, _ in pairs)},
+    )
 
 
 def _seconds(runner: asyncio.Runner, work: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> float:
