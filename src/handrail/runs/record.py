@@ -84,10 +84,14 @@ class Record:
         if spans := self.recorder.take():
             pending.append(StoreSpans(spans))
         first = [store.start({**opening, **self.standing()}, self.request.input)] if opening else []
+        writing = asyncio.ensure_future(self.runtime.database.write(*first, *pending, *ops))
         try:
-            results = await self.runtime.database.write(*first, *pending, *ops)
+            results = await asyncio.shield(writing)
         except BaseException:
-            self._opening, self._pending = opening, [*pending, *self._pending]
+            # A cancelled caller must know, too, whether the write that it left behind took place.
+            await asyncio.wait([writing])
+            if writing.exception() is not None:
+                self._opening, self._pending = opening, [*pending, *self._pending]
             raise
         if self._sent is not None:
             self.runtime.saw(self._sent.fingerprint)
