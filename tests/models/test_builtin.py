@@ -179,9 +179,7 @@ def model() -> BuiltinModel:
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: pip install 'handrail[local]'")
     path = find_weights(SMALL, load_settings())
     if path is None:
-        pytest.skip(
-            "the 0.5B weights are not on this machine: set HANDRAIL_WEIGHTS, or run `HANDRAIL_MODEL=builtin:qwen2.5-coder-0.5b handrail demo` once"
-        )
+        pytest.skip("the 0.5B weights are not on this machine; HANDRAIL_WEIGHTS names a copy")
     return BuiltinModel(SMALL, path)
 
 
