@@ -25,9 +25,9 @@ def test_defaults(tmp_path: Path) -> None:
 
 def test_sources_in_order(tmp_path: Path) -> None:
     """An argument comes before a variable, a variable before the file."""
-    toml = 'store = "file.db"\nmodel = "file"\nmode = "observe"'
+    toml = 'store = "file.db"\nmodel = "file"\ncache = "/kept"'
     settings = load(tmp_path, toml, {"HANDRAIL_STORE": "env.db", "HANDRAIL_MODEL": "env"}, store="given.db")
-    assert (settings.store, settings.model, settings.mode) == ("given.db", "env", "observe")
+    assert (settings.store, settings.model, settings.cache) == ("given.db", "env", Path("/kept"))
 
 
 def test_process_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,16 +129,16 @@ def test_byte_order_mark(tmp_path: Path) -> None:
 def test_every_problem_in_one_message(tmp_path: Path) -> None:
     """All problems are told at once, each under the name that its author wrote."""
     toml = 'modl = "a"\nstore = 5\n[prices.big]\ninput = -1'
-    lines = refusal(tmp_path, toml, {"HANDRAIL_MODE": "of", "HANDRAIL_PRODUCTON": "1"}, cache=5).splitlines()
+    lines = refusal(tmp_path, toml, {"HANDRAIL_AGENTS__T": "shop", "HANDRAIL_WEIGTHS": "1"}, cache=5).splitlines()
     file = tmp_path / "handrail.toml"
     assert sorted(lines) == sorted(
         [
-            f"{file}: modl is not a setting; did you mean model or mode?",
-            "HANDRAIL_PRODUCTON is not a setting; did you mean HANDRAIL_PRODUCTION?",
+            f"{file}: modl is not a setting; did you mean model?",
+            "HANDRAIL_WEIGTHS is not a setting; did you mean HANDRAIL_WEIGHTS?",
             f"{file}: store: expected a valid string",
             f"{file}: prices.big.input: expected greater than or equal to 0",
             f"{file}: prices.big.output: this key is required",
-            "HANDRAIL_MODE: expected 'observe' or 'enforce'",
+            "HANDRAIL_AGENTS__T: expected module:attribute, such as shop.agents:support",
             "argument cache: expected a path",
         ]
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -73,8 +73,6 @@ class Settings(BaseSettings):
     cache: Path | None = None
     """Where downloads are kept; absolute. None is the user's cache folder."""
     prices: dict[str, Price] = {}
-    mode: Literal["observe", "enforce"] = "enforce"
-    production: bool = False
 
     @field_validator("weights", "cache")
     @classmethod

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 
-ESCALATED = "A colleague will take over from here and get back to you."
 PROPOSED = "This needs a colleague's approval. We have passed it on; nothing has been changed yet."
-FELL_BACK = "Here is what we could work out without our assistant."
 FAILED = "Something went wrong on our side and we could not answer. Please try again in a few minutes."
 ANSWERED = "Your request has been dealt with."
 

@@ -40,10 +40,5 @@ def effect_of(definition: ToolDefinition) -> Effect | None:
     return effect
 
 
-def approver_of(definition: ToolDefinition) -> str:
-    """Who may approve a call of an irreversible tool."""
-    return (definition.metadata or {}).get(_APPROVER) or "requester"
-
-
 def _is_approver(text: str) -> bool:
     return text == "requester" or (text.startswith("role:") and len(text) > len("role:"))
