@@ -112,6 +112,14 @@ async def test_a_log_that_cannot_be_copied_stops_nobody(database: Database) -> N
     assert {key for key in await database.read(_keys) if key.startswith("limited")} == written
 
 
+async def test_a_lock_that_cannot_be_had_stops_nobody(database: Database, tmp_path: Path) -> None:
+    """Where no process can be elected to copy the log, calls are still answered."""
+    (tmp_path / "handrail.db.lock").mkdir()
+    for n in range(2):
+        await asyncio.wait_for(database.write(_write(f"{n}", 2 * CHECKPOINT_BYTES)), timeout=30)
+    assert await database.read(_keys) == ["0", "1"]
+
+
 async def _ended(database: Database, key: str) -> StoreError | None:
     try:
         await asyncio.wait_for(database.write(_write(key, CHECKPOINT_BYTES // 4)), timeout=30)

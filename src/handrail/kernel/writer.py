@@ -132,7 +132,7 @@ class GroupWriter:
     def _checkpoint(self) -> None:
         """Copies the log into the database, in one process only: SQLite before 3.51.3 can damage the file when one
         connection resets the log while another writes."""
-        size = os.stat(self._wal).st_size if os.path.exists(self._wal) else 0
+        size = self._log_size()
         if size < self._copied:
             # The log was begun anew, and cut to its limit (see engine.py).
             self._copied = 0
@@ -143,15 +143,25 @@ class GroupWriter:
             conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
             self._copied = size
 
+    def _log_size(self) -> int:
+        # The last connection of another process may take the log away at any moment.
+        try:
+            return os.stat(self._wal).st_size
+        except OSError:
+            return 0
+
     def _elected(self) -> bool:
-        """Whether this process is the one that checkpoints: it is once it gets the lock, and then until it closes."""
+        """Whether this process is the one that checkpoints: it is once it gets the lock, and then until it closes.
+
+        Where no lock can be had, in a folder without room or rights say, the log grows and writing goes on.
+        """
         from filelock import FileLock, Timeout  # 20 ms that a short-lived process never needs
 
         if self._checkpointer is None:
             lock = FileLock(f"{self._engine.url.database}.lock", timeout=0, thread_local=False)
             try:
                 lock.acquire()
-            except Timeout:
+            except (Timeout, OSError):
                 return False
             self._checkpointer = lock
         return True
