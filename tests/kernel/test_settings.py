@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from handrail.kernel import BadSettings, Price, Settings, load_settings
+from handrail.kernel import BadSettings, Ceilings, Price, Settings, load_settings
 
 
 def load(folder: Path, toml: str | bytes = "", env: dict[str, str] | None = None, **given: Any) -> Settings:
@@ -178,3 +178,27 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
     settings = load(tmp_path)
     with pytest.raises(ValueError, match="frozen"):
         settings.store = "other.db"  # type: ignore[misc]
+
+
+def test_ceilings_and_roles_are_tables(tmp_path: Path) -> None:
+    """Ceilings come from the file and the environment, each key by itself; roles name people."""
+    toml = '[ceilings]\nuser_day = 2.50\ntime_zone = "Europe/Berlin"\n[roles]\nsupport-lead = ["mia", "tom"]\n'
+    settings = load(tmp_path, toml, {"HANDRAIL_CEILINGS__TENANT_MONTH": "300"})
+    assert settings.ceilings == Ceilings(user_day=Decimal("2.50"), tenant_month=Decimal(300), time_zone="Europe/Berlin")
+    assert settings.roles == {"support-lead": ("mia", "tom")}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('time_zone = "Mars/Olympus"', "time zone of the IANA database"),
+        ("user_day = -1", "greater than or equal to 0"),
+        ("run_input_tokens = 0", "greater than 0"),
+        ("user_days = 2", "did you mean user_day"),
+    ],
+)
+def test_a_ceiling_that_is_none_is_named(tmp_path: Path, line: str, said: str) -> None:
+    """A bad ceiling is refused with its key and with what would be right."""
+    found = refusal(tmp_path, f"[ceilings]\n{line}\n")
+    assert "ceilings." in found
+    assert said in found

@@ -23,13 +23,14 @@ from .jobs import Job, claim, enqueue, finish, give_up, retry_later
 from .money import ZERO, NanoUsd, nano_usd, show_usd, usd
 from .packing import as_json, pack, unpack, unpack_json
 from .schema import metadata, upgrade
-from .settings import Price, Settings, load_settings
+from .settings import Ceilings, Price, Settings, load_settings
 from .writer import Op
 
 __all__ = [
     "ZERO",
     "BadInput",
     "BadSettings",
+    "Ceilings",
     "Clock",
     "Database",
     "HandrailError",

@@ -13,8 +13,18 @@ from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -41,6 +51,29 @@ class Price(BaseModel):
     output: Dollars
     cache_read: Dollars | None = None
     cache_write: Dollars | None = None
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("expected a time zone of the IANA database, such as Europe/Berlin") from None
+    return name
+
+
+class Ceilings(BaseModel):
+    """What may be spent: tokens in one run, dollars in a user's day and in a tenant's month.
+
+    None lifts a ceiling on money. Days and months are those of `time_zone`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    run_input_tokens: PositiveInt = 30_000
+    run_output_tokens: PositiveInt = 8_000
+    user_day: Dollars | None = Decimal(20)
+    tenant_month: Dollars | None = None
+    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
 
 
 def _importable(target: str) -> str:
@@ -73,6 +106,9 @@ class Settings(BaseSettings):
     cache: Path | None = None
     """Where downloads are kept; absolute. None is the user's cache folder."""
     prices: dict[str, Price] = {}
+    ceilings: Ceilings = Ceilings()
+    roles: dict[str, tuple[str, ...]] = {}
+    """A role to the people who have it; only they decide what it has to approve."""
 
     @field_validator("weights", "cache")
     @classmethod
@@ -91,7 +127,13 @@ class Settings(BaseSettings):
 
 
 _KEYS = sorted(Settings.model_fields.keys() - {"base"})
-_TABLES = {"agents", "prices"}
+_TABLES: Mapping[str, Sequence[str]] = {
+    "agents": (),
+    "ceilings": sorted(Ceilings.model_fields),
+    "prices": sorted(Price.model_fields),
+    "roles": (),
+}
+"""The settings that are tables, with the keys of their entries where these are fixed."""
 
 
 def load_settings(folder: Path | None = None, env: Mapping[str, str] | None = None, **given: Any) -> Settings:
@@ -202,7 +244,7 @@ def _holds(values: Any, path: Sequence[str]) -> bool:
 
 def _explain(kind: str, loc: Sequence[int | str], message: str) -> str:
     if kind == "extra_forbidden":
-        return f"unknown{_nearest(str(loc[-1]), sorted(Price.model_fields) if len(loc) > 1 else _KEYS)}"
+        return f"unknown{_nearest(str(loc[-1]), _TABLES[str(loc[0])] if len(loc) > 1 else _KEYS)}"
     if kind == "path_type":
         return "expected a path"
     return message.removeprefix("Value error, ").replace("Input should be", "expected").replace("Field", "this key is")

@@ -16,7 +16,8 @@ from pydantic_ai.usage import RequestUsage
 
 from handrail.kernel import NanoUsd, Price, nano_usd
 
-FREE_PROVIDERS = frozenset({"builtin", "ollama"})
+# The last two are Pydantic AI's models made of Python functions.
+FREE_PROVIDERS = frozenset({"builtin", "ollama", "function", "test"})
 _PER_MILLION = Decimal(1_000_000)
 # How providers are called by Pydantic AI where the price table says it otherwise.
 _SAME_PROVIDER = {

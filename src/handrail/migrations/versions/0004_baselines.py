@@ -1,0 +1,8 @@
+"""Evals: baselines and what the gate said."""
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    pass
