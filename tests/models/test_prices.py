@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic_ai.usage import RequestUsage
 
 from handrail.kernel import ZERO, Price, nano_usd
-from handrail.models import price_of, worst_price
+from handrail.models import PriceSheet, price_of, price_sheet
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 MODELS = [
@@ -77,18 +77,22 @@ def test_cached_input_is_no_dearer(model: tuple[str, str], fresh: int, cached: i
     assert cost(model, served) <= cost(model, RequestUsage(input_tokens=fresh + cached))
 
 
+def sheet(provider: str, model: str) -> PriceSheet:
+    found = price_sheet(model, provider, at=AT)
+    assert found is not None
+    return found
+
+
 @given(models, usages())
 def test_worst_price_bounds_every_cost(model: tuple[str, str], usage: RequestUsage) -> None:
     """What a hold takes covers the cost, however the tokens are cached and however long the input is."""
-    worst = worst_price(model[1], model[0], usage.input_tokens, usage.output_tokens, at=AT)
-    assert worst is not None
-    assert cost(model, usage) <= worst
+    assert cost(model, usage) <= sheet(*model).worst(usage.input_tokens, usage.output_tokens)
 
 
 def test_worst_price_counts_the_dearest_tier() -> None:
     """The hold for a long input takes the long context's cache write at priority, and the hour's cache where it is."""
-    assert worst_price("gpt-6.1-terra", "openai", 1_000_000, 0, at=AT) == nano_usd(Decimal(5))
-    assert worst_price("claude-sonnet-5-5", "anthropic", 1_000_000, 0, at=AT) == nano_usd(Decimal(4))
+    assert sheet("openai", "gpt-6.1-terra").worst(1_000_000, 0) == nano_usd(Decimal(5))
+    assert sheet("anthropic", "claude-sonnet-5-5").worst(1_000_000, 0) == nano_usd(Decimal(4))
 
 
 @pytest.mark.parametrize(("provider", "model"), [("builtin", "qwen2.5-coder-0.5b"), ("ollama", "qwen3:8b")])
@@ -103,7 +107,7 @@ def test_local_models_are_free(provider: str, model: str) -> None:
 def test_unknown_price(provider: str, model: str) -> None:
     """A price that nobody knows is None, for a cost and for a hold."""
     assert price_of(model, provider, RequestUsage(input_tokens=1)) is None
-    assert worst_price(model, provider, 1, 1) is None
+    assert price_sheet(model, provider) is None
 
 
 @pytest.mark.parametrize("key", ["nowhere:mine", "mine"])
@@ -112,7 +116,9 @@ def test_own_price(key: str) -> None:
     own = {key: Price(input=Decimal(2), output=Decimal(10), cache_read=Decimal("0.5"))}
     usage = RequestUsage(input_tokens=1000, cache_read_tokens=400, cache_write_tokens=100, output_tokens=10)
     assert price_of("mine", "nowhere", usage, own) == (500 + 100) * 2_000 + 400 * 500 + 10 * 10_000
-    assert worst_price("mine", "nowhere", 1000, 10, own) == 1000 * 2_000 + 10 * 10_000
+    sheet_of_own = price_sheet("mine", "nowhere", own)
+    assert sheet_of_own is not None
+    assert sheet_of_own.worst(1000, 10) == 1000 * 2_000 + 10 * 10_000
 
 
 def test_audio_is_priced_by_the_table() -> None:

@@ -63,7 +63,8 @@ class BuiltinModel(Model[None]):
 
     def __init__(self, weights: Weights, path: Path, *, settings: ModelSettings | None = None) -> None:
         """`path` holds the checked weights; they are loaded at the first request. Raises MissingExtra."""
-        super().__init__(settings=settings, profile=_PROFILE)
+        # Whoever holds money for a request has to see how long its answer may be.
+        super().__init__(settings={"max_tokens": DEFAULT_MAX_TOKENS, **(settings or {})}, profile=_PROFILE)
         self._weights = weights
         self._engine: Engine = engine_for(path)
 

@@ -65,6 +65,10 @@ class PriceSheet:
             + usage.output_tokens * rate.output
         ) / _PER_MILLION
 
+    def worst(self, input_tokens: int, output_tokens: int) -> NanoUsd:
+        """The most that a text request of at most so many tokens may cost, for a hold."""
+        return nano_usd((input_tokens * self.worst_input + output_tokens * self.worst_output) / _PER_MILLION)
+
 
 def price_of(
     model: str, provider: str | None, usage: RequestUsage, own: OwnPrices | None = None, at: datetime | None = None
@@ -80,21 +84,6 @@ def price_of(
     if not _own_price(model, provider, own) and sheet is not FREE and _has_audio(usage):
         return nano_usd(calc_price(usage, model, provider_id=_table_name(provider)).total_price)
     return nano_usd(sheet.cost(usage))
-
-
-def worst_price(
-    model: str,
-    provider: str | None,
-    input_tokens: int,
-    output_tokens: int,
-    own: OwnPrices | None = None,
-    at: datetime | None = None,
-) -> NanoUsd | None:
-    """The most that a text request of at most so many tokens may cost, for a hold; None if the price is unknown."""
-    sheet = price_sheet(model, provider, own, at)
-    if sheet is None:
-        return None
-    return nano_usd((input_tokens * sheet.worst_input + output_tokens * sheet.worst_output) / _PER_MILLION)
 
 
 def price_sheet(
