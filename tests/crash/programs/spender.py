@@ -1,0 +1,59 @@
+"""Holds money until it is refused, in several processes with several lanes each: STORE LIMITS.
+
+LIMITS is JSON: `processes`, `lanes`, `price` and `tenant_month` in nano-dollars, and `now`. Every second hold is
+settled, at what was held. Prints the processes' ids, then each hold's id once it is on disk; ends when they have.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from datetime import datetime
+from itertools import count
+from zoneinfo import ZoneInfo
+
+from handrail.ceilings import Ask, Hold, Limits, hold, settle
+from handrail.kernel import Database, NanoUsd
+
+store, given = sys.argv[1:]
+said = json.loads(given)
+limits = Limits(10**9, 10**9, None, NanoUsd(said["tenant_month"]), ZoneInfo("UTC"))
+now = datetime.fromisoformat(said["now"])
+
+
+def price(_input: int, _output: int) -> NanoUsd:
+    return NanoUsd(said["price"])
+
+
+async def spend(database: Database, name: str, lane: int) -> None:
+    for number in count():
+        ask = Ask(f"{name}-{lane}", f"u-{lane}", "acme", 10, 20, price)
+        hold_id = f"{name}-{lane}-{number}"
+        [held] = await database.write(hold(hold_id, ask, limits, now))
+        if not isinstance(held, Hold):
+            return
+        os.write(1, f"{hold_id}\n".encode())
+        if number % 2:
+            await database.write(settle(held, held.amount))
+
+
+async def spend_on_all_lanes(name: str) -> None:
+    database = Database.open(store)
+    await asyncio.gather(*(spend(database, name, lane) for lane in range(said["lanes"])))
+    database.close()
+
+
+# Forked with everything imported and nothing open: they begin at the same moment, each with a store of its own.
+children = []
+go, begin = os.pipe()
+for n in range(said["processes"]):
+    child = os.fork()
+    if child == 0:
+        os.close(begin)
+        os.read(go, 1)
+        asyncio.run(spend_on_all_lanes(f"p{n}"))
+        os._exit(0)
+    children.append(child)
+os.write(1, f"{' '.join(map(str, children))}\n".encode())
+os.close(begin)
+sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
