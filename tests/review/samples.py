@@ -1,0 +1,31 @@
+"""Approvals to test with: one call of a refund tool, changed where the test says so."""
+
+from typing import Any
+
+from handrail.review import EXPIRES, Approval, digest
+from handrail.testing import VirtualClock
+
+NOW = VirtualClock().now()
+ROLES = {"lead": ("ann", "bob"), "empty": ()}
+ARGUMENTS = {"order": 1042, "reason": "charged twice"}
+DIGEST = digest("refund", ARGUMENTS)
+
+
+def approval(approval_id: str = "apr_1", **changed: Any) -> Approval:
+    fields: dict[str, Any] = {
+        "run_id": "run_1",
+        "round": 1,
+        "tenant": "acme",
+        "user": "u-17",
+        "agent": "support",
+        "tool": "refund",
+        "call_id": f"call_{approval_id}",
+        "arguments": ARGUMENTS,
+        "digest": DIGEST,
+        "approver": "role:lead",
+        "idempotent": False,
+        "state": "pending",
+        "proposed_at": NOW,
+        "expires_at": NOW + EXPIRES,
+    }
+    return Approval(approval_id=approval_id, **{**fields, **changed})

@@ -1,0 +1,77 @@
+"""A digest binds a decision to what was proposed, and to nothing else."""
+
+import json
+import math
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handrail.review import digest
+from handrail.review.approval import canonical
+
+TEXT = st.text(st.characters(), max_size=5)
+"""Halves of characters included."""
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=8
+)
+OBJECTS = st.dictionaries(TEXT, JSON, max_size=3)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same, types and all; Python's own comparison takes 1, 1.0 and True for one."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float):
+        return repr(one) == repr(other)
+    return bool(one == other)
+
+
+def _reversed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _reversed(value[key]) for key in reversed(value)}
+    return [_reversed(each) for each in value] if isinstance(value, list) else value
+
+
+@given(OBJECTS)
+def test_the_order_of_keys_does_not_matter(arguments: dict[str, Any]) -> None:
+    """The same arguments with their keys in another order, at every depth, have the same digest."""
+    assert digest("refund", arguments) == digest("refund", _reversed(arguments))
+
+
+@given(OBJECTS, OBJECTS)
+def test_equal_digests_mean_equal_arguments(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Two arguments have the same digest if and only if they are the same JSON."""
+    assert (digest("refund", one) == digest("refund", other)) is _same(one, other)
+
+
+@given(OBJECTS, TEXT, JSON, JSON)
+def test_a_changed_argument_changes_the_digest(rest: dict[str, Any], name: str, one: Any, other: Any) -> None:
+    """One argument more or less differing, and the digest differs."""
+    assert (digest("refund", {**rest, name: one}) == digest("refund", {**rest, name: other})) is _same(one, other)
+
+
+@given(OBJECTS)
+def test_what_is_stored_is_what_was_proposed(arguments: dict[str, Any]) -> None:
+    """Arguments come back from their text as they were, and the text is ASCII that every store can hold."""
+    text = canonical(arguments)
+    assert _same(json.loads(text), arguments)
+    assert text.isascii()
+    assert text.isprintable()
+
+
+def test_values_that_look_alike_have_different_digests() -> None:
+    """What Python or a reader may take for the same, the digest does not."""
+    alike = [1, 1.0, "1", True, None, [1], {"1": 1}, "", 0, 0.0, -0.0, False, [], {}, math.nan, math.inf, -math.inf]
+    assert len({digest("pay", {"amount": each}) for each in alike}) == len(alike)
+
+
+@given(OBJECTS, TEXT, TEXT)
+def test_the_tool_is_part_of_the_digest(arguments: dict[str, Any], one: str, other: str) -> None:
+    """The same arguments for another tool are another call."""
+    assert (digest(one, arguments) == digest(other, arguments)) is (one == other)
