@@ -6,6 +6,7 @@ support = govern(Agent(..., tools=[tool(find_order, effect="reads")]), name="sup
 outcome = await support.run("I was charged twice", user="u-17", tenant="acme")
 """
 
+from .fallback import Calibration, Confidence
 from .kernel import (
     BadInput,
     BadSettings,
@@ -19,8 +20,10 @@ from .kernel import (
     show_usd,
 )
 from .runs import (
+    ActionUncertain,
     Answered,
     AwaitingApproval,
+    CeilingReached,
     Ended,
     Escalated,
     Facts,
@@ -30,6 +33,7 @@ from .runs import (
     Fingerprint,
     Governance,
     GovernedAgent,
+    NotResumable,
     Outcome,
     OutcomeNotStored,
     Proposal,
@@ -42,16 +46,22 @@ from .runs import (
     ToolCalled,
     ToolReturned,
     Trials,
+    feedback,
     govern,
+    idempotency_key,
     tool,
     use_runtime,
 )
 
 __all__ = [
+    "ActionUncertain",
     "Answered",
     "AwaitingApproval",
     "BadInput",
     "BadSettings",
+    "Calibration",
+    "CeilingReached",
+    "Confidence",
     "Ended",
     "Escalated",
     "Facts",
@@ -65,6 +75,7 @@ __all__ = [
     "MissingExtra",
     "NanoUsd",
     "NotFound",
+    "NotResumable",
     "Outcome",
     "OutcomeNotStored",
     "Proposal",
@@ -79,7 +90,9 @@ __all__ = [
     "ToolCalled",
     "ToolReturned",
     "Trials",
+    "feedback",
     "govern",
+    "idempotency_key",
     "load_settings",
     "show_usd",
     "tool",

@@ -1,4 +1,7 @@
-"""Finds an agent by the name it has in `handrail.toml`; the reference agents are always there."""
+"""Finds an agent by the name it has in `handrail.toml`; the reference agents are always there.
+
+Called by the doors and the worker, which know agents by name only.
+"""
 
 import importlib
 import sys

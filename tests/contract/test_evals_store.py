@@ -2,13 +2,26 @@
 
 import asyncio
 from datetime import timedelta
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from handrail.evals import Trial, Verdict, list_eval_runs, load_eval_run
+from handrail.evals import (
+    Baseline,
+    GateView,
+    Trial,
+    Verdict,
+    list_baselines,
+    list_eval_runs,
+    list_gates,
+    load_eval_run,
+    newest_baseline,
+    plain_rule,
+)
+from handrail.evals import baselines as baselines_store
 from handrail.evals import store as evals_store
 from handrail.kernel import Database, NanoUsd, NotFound
 from handrail.testing import VirtualClock
@@ -97,3 +110,67 @@ async def test_not_found(database: Database) -> None:
     """An eval run that is not there is NotFound, with the command that lists them."""
     with pytest.raises(NotFound, match="handrail eval list"):
         await database.read(partial(load_eval_run, eval_run_id="eval_9"))
+
+
+def baseline(number: int, seconds: int, agent: str = "a", set_hash: str = "set", **changed: Any) -> Baseline:
+    fields = {"agent_hash": "abc", "eval_run_id": f"eval_{number}", "by": "ann", **changed}
+    at = NOW + timedelta(seconds=seconds)
+    return Baseline(baseline_id=f"base_{number}", agent=agent, set_hash=set_hash, at=at, **fields)
+
+
+async def add_baselines(database: Database, *made: Baseline) -> None:
+    await database.write(*map(baselines_store.add_baseline, made))
+
+
+async def test_the_newest_baseline_counts(database: Database) -> None:
+    """Of an agent's baselines for one state of its set the newest counts, whatever the order of writing."""
+    first, newest, tied = baseline(1, 10), baseline(3, 20), baseline(2, 20, agent_hash=None)
+    await add_baselines(database, newest, first, tied)
+    assert await database.read(partial(newest_baseline, agent="a", set_hash="set")) == newest
+    assert await database.read(partial(list_baselines, agent="a", limit=9)) == [newest, tied, first]
+    assert await database.read(partial(list_baselines, agent="a", limit=1)) == [newest]
+
+
+async def test_a_baseline_is_for_one_agent_and_one_set(database: Database) -> None:
+    """Another agent's baseline, or one for another state of the set, never counts."""
+    await add_baselines(database, baseline(1, 10, agent="b"), baseline(2, 20, set_hash="other"))
+    assert await database.read(partial(newest_baseline, agent="a", set_hash="set")) is None
+    assert [each.baseline_id for each in await database.read(partial(list_baselines, agent="a", limit=9))] == ["base_2"]
+
+
+async def test_baselines_are_kept(database: Database) -> None:
+    """A baseline's id is taken once: the one that is there is never rewritten."""
+    await add_baselines(database, baseline(1, 10))
+    with pytest.raises(IntegrityError):
+        await add_baselines(database, baseline(1, 20, agent_hash="def"))
+    assert await database.read(partial(newest_baseline, agent="a", set_hash="set")) == baseline(1, 10)
+
+
+async def test_baselines_at_once(database: Database) -> None:
+    """Baselines set side by side are all kept, and one of them counts."""
+    made = [baseline(number, number % 3) for number in range(10, 30)]
+    await asyncio.gather(*(add_baselines(database, each) for each in made))
+    kept = await database.read(partial(list_baselines, agent="a", limit=99))
+    assert kept == sorted(made, key=lambda each: (each.at, each.baseline_id), reverse=True)
+    assert await database.read(partial(newest_baseline, agent="a", set_hash="set")) == kept[0]
+
+
+async def test_verdicts_of_the_gate_come_back(database: Database) -> None:
+    """Every verdict is kept as it was, its shares exact, and an agent's are listed newest first."""
+    old = {"a": Fraction(1), "b": Fraction(1, 3), "c": Fraction(0)}
+    new = {"a": Fraction(1, 7), "b": Fraction(1, 3), "c": Fraction(1)}
+    made = [
+        GateView(
+            gate_id=f"gate_{number}",
+            agent=agent,
+            baseline_id="base_1",
+            eval_run_id="eval_1",
+            verdict=plain_rule(*sides),
+            at=NOW + timedelta(seconds=number),
+        )
+        for number, agent, sides in [(1, "a", (old, new)), (2, "b", (old, new)), (3, "a", (new, old))]
+    ]
+    await database.write(*map(baselines_store.add_gate, made))
+    assert [each.verdict.passed for each in made] == [True, True, False]
+    assert await database.read(partial(list_gates, agent="a", limit=9)) == [made[2], made[0]]
+    assert await database.read(partial(list_gates, agent="a", limit=1)) == [made[2]]

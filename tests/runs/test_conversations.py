@@ -7,7 +7,7 @@ from pydantic_ai import Agent, ImageUrl
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelRequest, ModelResponse, UserPromptPart
 
-from handrail import Escalated, Failed, govern, tool
+from handrail import AwaitingApproval, Failed, govern, tool
 from tests.runs.scripts import Script, calls, says, texts
 
 pytestmark = pytest.mark.usefixtures("runtime")
@@ -72,17 +72,17 @@ async def test_a_run_without_an_answer() -> None:
 
 
 async def test_after_a_proposal() -> None:
-    """A run that was handed to a person leaves no call without a result behind: the conversation can go on."""
+    """A run that waits for a person leaves no call without a result behind: the conversation can go on."""
 
     def refund() -> None:
         raise AssertionError
 
     script = Script(says(calls("refund")), says("two"))
     agent = govern(Agent(script.model, tools=[tool(refund, effect="irreversible")]), name="a")
-    escalated = await agent.run("first", user="u", conversation_id="c-1")
-    assert isinstance(escalated, Escalated)
+    waiting = await agent.run("first", user="u", conversation_id="c-1")
+    assert isinstance(waiting, AwaitingApproval)
     await agent.run("second", user="u", conversation_id="c-1")
-    assert said(script) == [escalated.message]
+    assert said(script) == [waiting.message]
 
 
 async def test_a_fresh_process(tmp_path: Any) -> None:

@@ -8,13 +8,21 @@ from pydantic_ai import Agent, DeferredToolResults, FunctionToolset, ModelRetry,
 from pydantic_ai.capabilities import HandleDeferredToolCalls
 from pydantic_ai.messages import ModelRequest, UserPromptPart
 
-from handrail import Answered, BadInput, Escalated, Proposal, Runtime, govern, tool
+from handrail import Answered, AwaitingApproval, BadInput, Runtime, govern, tool
 from handrail.runs import effect_of
 from handrail.traces import load_trace
 from tests.runs.scripts import Count, Script, calls, counts, says
 
 pytestmark = pytest.mark.usefixtures("runtime")
-PROPOSED = (Proposal(tool="refund", arguments={"cents": 5}, call_id="refund-5"),)
+
+
+def proposed(outcome: Any) -> list[tuple[str, Any, str]]:
+    """What an outcome asks people for."""
+    assert isinstance(outcome, AwaitingApproval)
+    return [(each.tool, each.arguments, each.call_id) for each in outcome.approvals]
+
+
+REFUND = [("refund", {"cents": 5}, "refund-5")]
 
 
 class Till:
@@ -49,10 +57,9 @@ def governed(script: Script, *tools: Tool[Any], **options: Any) -> Any:
     ids=["declared", "requires_approval"],
 )
 async def test_a_proposal(till: Till, declared: Callable[[Any], Tool[Any]]) -> None:
-    """The call is handed to a person with its arguments, and nothing is paid."""
+    """The call waits for a person with its arguments, and nothing is paid."""
     outcome = await governed(Script(says(calls("refund", cents=5))), declared(till.refund)).run("hi", user="u")
-    assert isinstance(outcome, Escalated)
-    assert (outcome.proposals, outcome.path) == (PROPOSED, "human")
+    assert (proposed(outcome), outcome.path) == (REFUND, None)
     assert outcome.facts.tools == ()
     assert till.paid == []
 
@@ -62,8 +69,7 @@ async def test_beside_a_reading_tool(till: Till) -> None:
     script = Script(says(calls("find", number=1), calls("refund", cents=5), calls("find", number=2)))
     agent = governed(script, tool(find, effect="reads"), tool(till.refund, effect="irreversible"))
     outcome = await agent.run("hi", user="u")
-    assert isinstance(outcome, Escalated)
-    assert outcome.proposals == PROPOSED
+    assert proposed(outcome) == REFUND
     assert outcome.facts.tools == ("find", "find")
     assert till.paid == []
 
@@ -72,7 +78,7 @@ async def test_a_toolset_of_the_run(till: Till) -> None:
     """A tool given to one run is held back like the agent's own."""
     tools = FunctionToolset([tool(till.refund, effect="irreversible")])
     outcome = await governed(Script(says(calls("refund", cents=5)))).run("hi", user="u", toolsets=[tools])
-    assert isinstance(outcome, Escalated)
+    assert isinstance(outcome, AwaitingApproval)
     assert till.paid == []
 
 
@@ -100,7 +106,7 @@ async def test_an_agent_with_output_validators(till: Till) -> None:
         return found
 
     agent = govern(checked, name="a")
-    assert isinstance(await agent.run("hi", user="u"), Escalated)
+    assert isinstance(await agent.run("hi", user="u"), AwaitingApproval)
     answered = await agent.run("hi", user="u")
     assert isinstance(answered, Answered)
     assert answered.output.count == 1
@@ -110,7 +116,7 @@ async def test_an_agent_with_output_validators(till: Till) -> None:
 async def test_an_output_type_of_the_run(till: Till) -> None:
     """A run with an output type of its own may end in a proposal too."""
     agent = governed(Script(says(calls("refund", cents=5))), tool(till.refund, effect="irreversible"))
-    assert isinstance(await agent.run("hi", user="u", output_type=[Count, str]), Escalated)
+    assert isinstance(await agent.run("hi", user="u", output_type=[Count, str]), AwaitingApproval)
     assert till.paid == []
 
 
@@ -139,7 +145,7 @@ async def test_approved_by_a_capability(till: Till, given_to: str) -> None:
     of_run: Any = {"capabilities": approving} if given_to == "run" else {}
     outcome = await governed(script, pay, **of_agent).run("hi", user="u", **of_run)
     assert till.paid == []
-    assert isinstance(outcome, Escalated)
+    assert isinstance(outcome, AwaitingApproval)
 
 
 async def test_approved_by_the_caller(till: Till) -> None:
@@ -156,6 +162,7 @@ async def test_approved_by_the_caller(till: Till) -> None:
     [
         ({"effect": "deletes"}, "none of reads, writes, irreversible"),
         ({"effect": "reads", "approver": "requester"}, "only an irreversible tool"),
+        ({"effect": "writes", "idempotent": True}, "only an irreversible tool"),
         ({"effect": "irreversible", "approver": "anybody"}, "neither 'requester' nor 'role:NAME'"),
         ({"effect": "irreversible", "approver": "role:"}, "neither 'requester' nor 'role:NAME'"),
     ],

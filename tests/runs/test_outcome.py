@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail import Answered, AwaitingApproval, Escalated, Facts, Failed, Fault, FellBack, Outcome, Proposal, Refused
+from handrail import Answered, AwaitingApproval, Escalated, Facts, Failed, Fault, FellBack, Outcome, Refused
+from handrail.ceilings import Refusal
 from handrail.kernel import as_json
 from handrail.runs import PATHS
 from handrail.runs.ending import _fields
@@ -16,15 +17,16 @@ from tests.runs.scripts import Count
 
 FACTS = Facts(run_id="run_1", trace_id="t", duration=timedelta(seconds=1))
 FAULT = Fault(code="model_timeout", detail="too slow")
+REFUSAL = Refusal("user", "usd", 10, 4, 3, 5, 3, datetime(2026, 1, 2, tzinfo=UTC))
 SAID: dict[str, Any] = {"message": "m", "facts": FACTS}
 ENDINGS: list[tuple[Outcome[str], str | None]] = [
     (Answered(output="a", **SAID), "happy"),
     (Answered(output="a", retried=True, **SAID), "fallback"),
     (FellBack(output="a", fault=FAULT, **SAID), "fallback"),
     (Escalated(reason="asked for a person", **SAID), "human"),
-    (Refused(scope="user", resets_at=datetime(2026, 1, 2, tzinfo=UTC), **SAID), "refused"),
+    (Refused(refusal=REFUSAL, **SAID), "refused"),
     (Failed(fault=FAULT, **SAID), "failed"),
-    (AwaitingApproval(proposals=(Proposal(tool="refund", arguments={}, call_id="c"),), **SAID), None),
+    (AwaitingApproval(approvals=(), **SAID), None),
 ]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="utf-8")),
@@ -45,6 +47,12 @@ def test_the_type_is_closed() -> None:
     assert {type(outcome) for outcome, _ in ENDINGS} == kinds
     assert len({kind.type for kind in kinds}) == len(kinds)
     assert {path for _, path in ENDINGS} - {None} == set(PATHS)
+
+
+def test_a_refusal_says_whose_and_until_when() -> None:
+    """A refused run names the scope of its ceiling and when that resets."""
+    refused = Refused(refusal=REFUSAL, **SAID)
+    assert (refused.scope, refused.resets_at) == ("user", datetime(2026, 1, 2, tzinfo=UTC))
 
 
 @given(output=json_values)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from handrail.kernel import BadInput, HandrailError
 
-from . import database, demo, evals, run, runs, traces
+from . import approvals, database, demo, evals, run, runs, spend, traces, worker
 from .screen import console, harmless
 
 app = typer.Typer(
@@ -28,6 +28,9 @@ app.command("run")(run.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(traces.app, name="traces")
 app.add_typer(evals.app, name="eval")
+app.add_typer(approvals.app, name="approvals")
+app.command("spend")(spend.spend)
+app.command("worker")(worker.worker)
 app.add_typer(database.app, name="db")
 
 

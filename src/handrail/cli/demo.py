@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from handrail.agents import find_agent
 from handrail.evals import Case, frozen_set
 from handrail.kernel import show_usd
 from handrail.runs import PATHS, GovernedAgent, Outcome, Runtime
 from handrail.traces import load_trace, span_tree
 
-from .agents import find_agent
 from .screen import AsJson, console, excerpt, print_json, show_duration, show_path, span_trees, table
 from .session import opened
 from .weights import prepare_model

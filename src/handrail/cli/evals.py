@@ -3,49 +3,37 @@
 import asyncio
 from collections import Counter
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from handrail.evals import EvalReport, Trial, freeze, frozen_set, list_eval_runs, load_eval_run, run_evals, score
+from handrail.agents import find_agent
+from handrail.evals import EvalReport, freeze, frozen_set, list_eval_runs, load_eval_run, run_evals
 from handrail.kernel import BadInput, NanoUsd, show_usd
 
-from .agents import find_agent
+from . import gates
+from .gates import AgentName, AtOnce
 from .screen import AsJson, console, excerpt, print_json, show_duration, show_path, show_time, table
 from .session import opened
+from .trials import score_of, watched
 
 app = typer.Typer(help="The frozen set, and how an agent does on it.", no_args_is_help=True)
-
-AgentName = Annotated[str, typer.Argument(help="The agent's name.")]
+app.command("baseline")(gates.baseline)
+app.command("gate")(gates.gate)
+app.command("add")(gates.add)
 
 
 @app.command("run")
 def run(
     agent: AgentName,
-    at_once: Annotated[int, typer.Option(min=1, max=1_000, help="How many trials side by side.")] = 1,
+    at_once: AtOnce = 1,
     as_json: AsJson = False,
 ) -> None:
     """Try the agent on every case of its frozen set. Example: `handrail eval run support-triage`"""
     with opened() as runtime:
         governed = find_agent(agent, runtime.settings)
         loaded, _ = frozen_set(governed)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[right]} right"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        right = Counter[bool]()
-        with Progress(*columns, console=console(), disable=as_json) as progress:
-            bar = progress.add_task(agent, total=len(loaded.cases), right=0)
-
-            def advance(_case: Any, trial: Trial) -> None:
-                right[trial.verdict.passed] += 1
-                progress.update(bar, advance=1, right=right[True])
-
+        with watched(agent, len(loaded.cases), hidden=as_json) as advance:
             began = runtime.clock.now()
             report = asyncio.run(run_evals(runtime, governed, at_once=at_once, on_trial=advance))
             took = runtime.clock.now() - began
@@ -87,7 +75,7 @@ def list_(
             lambda conn: [load_eval_run(conn, each.eval_run_id) for each in list_eval_runs(conn, agent, limit)]
         )
     if as_json:
-        print_json([{"eval_run": view, "trials": len(trials), "score": _score(trials)} for view, trials in loaded])
+        print_json([{"eval_run": view, "trials": len(trials), "score": score_of(trials)} for view, trials in loaded])
         return
     if not loaded:
         console().print("No eval runs yet. `handrail eval run support-triage` makes one.")
@@ -96,7 +84,7 @@ def list_(
     for view, trials in loaded:
         state = str(len(trials)) if view.ended_at else f"{len(trials)} of {view.cases}, stopped"
         marks = (view.eval_run_id, show_time(view.started_at), excerpt(view.agent, 30), view.set_hash[:12])
-        shown.add_row(*marks, state, str(_score(trials) or ""))
+        shown.add_row(*marks, state, str(score_of(trials) or ""))
     console().print(shown)
 
 
@@ -108,7 +96,7 @@ def show(
     with opened() as runtime:
         view, trials = runtime.database.read_now(lambda conn: load_eval_run(conn, eval_run_id))
     if as_json:
-        print_json({"eval_run": view, "trials": trials, "score": _score(trials)})
+        print_json({"eval_run": view, "trials": trials, "score": score_of(trials)})
         return
     shown = table("case", "", "path", "took", "wrong", "run")
     for trial in sorted(trials, key=lambda trial: (trial.verdict.passed, trial.case_id)):
@@ -117,11 +105,7 @@ def show(
         took = show_duration(timedelta(microseconds=trial.duration_ns // 1_000))
         shown.add_row(trial.case_id, mark, show_path(trial.path), took, wrong, trial.run_id)
     console().print(shown)
-    console().print(f"Score {_score(trials)}", style="bold")
-
-
-def _score(trials: Any) -> Any:
-    return score([float(trial.verdict.passed) for trial in trials]) if trials else None
+    console().print(f"Score {score_of(trials)}", style="bold")
 
 
 def _show(report: EvalReport, took: timedelta) -> None:

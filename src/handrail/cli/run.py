@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from handrail.agents import find_agent
 from handrail.kernel import BadInput, show_usd
 from handrail.runs import AwaitingApproval, Escalated, Failed, Refused
 
-from .agents import find_agent
 from .screen import AsJson, console, excerpt, print_json, show_duration, show_path
 from .session import opened
 
@@ -47,9 +47,17 @@ def _show(outcome: object) -> None:
     output = getattr(outcome, "output", None)
     if output is not None and not isinstance(output, str):
         screen.print(excerpt(repr(output), 2_000), soft_wrap=True)
-    if isinstance(outcome, AwaitingApproval | Escalated):
+    if isinstance(outcome, AwaitingApproval):
+        for each in outcome.approvals:
+            call = f"{each.tool} {excerpt(str(dict(each.arguments)), 200)}"
+            screen.print(
+                f"Waits for {excerpt(each.approver, 100)}: {call}; `handrail approvals show {each.approval_id}`"
+            )
+    if isinstance(outcome, Escalated):
         for proposal in outcome.proposals:
             screen.print(f"Proposed, not done: {proposal.tool} {excerpt(str(dict(proposal.arguments)), 200)}")
+    if isinstance(outcome, Refused):
+        screen.print(f"[dim]{excerpt(str(outcome.refusal), 300)}[/]", soft_wrap=True)
     fault = getattr(outcome, "fault", None)
     if fault is not None:
         screen.print(f"[dim]{fault.code}: {excerpt(fault.detail, 300)}[/]", soft_wrap=True)

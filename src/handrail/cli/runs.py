@@ -1,17 +1,24 @@
 """`handrail runs`: how runs ended, and the story of one."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from sqlalchemy import Connection
 
 from handrail.evals import TENANT as EVALS
 from handrail.kernel import NotFound, show_usd
-from handrail.runs import OutcomeView, Runtime, RunView, list_runs, load_input, load_outcomes, load_run
+from handrail.review import Approval, Verdict, approvals_of, verdicts_of
+from handrail.runs import OutcomeView, RunView, feedback, list_runs, load_input, load_outcomes, load_run
 from handrail.traces import Span, load_trace, span_tree
 
 from .screen import AsJson, console, excerpt, print_json, show_duration, show_path, show_time, span_trees, table
 from .session import opened
+from .typed import By, Should, person, read_fields
 
 app = typer.Typer(help="How runs ended, and the story of one.", no_args_is_help=True)
 
@@ -54,14 +61,41 @@ def list_(
         console().print(f"[dim]More: --before {found[-1].run_id}[/]")
 
 
+@app.command("mark")
+def mark(
+    run_id: Annotated[str, typer.Argument(help="A run id, or its beginning.")],
+    right: Annotated[bool, typer.Option("--right/--wrong", help="Whether the outcome was right.")],
+    should: Should = None,
+    note: Annotated[str | None, typer.Option(help="Why, for those who read it later.")] = None,
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a run's outcome was right, and what it should have been. The newest verdict counts.
+
+    Example: `handrail runs mark run_01k --wrong --should refund=true --should category=billing`
+    """
+    with opened() as runtime:
+        now, fields = runtime.clock.now(), read_fields(should or ()) or None
+        verdict = asyncio.run(feedback(run_id, right=right, by=person(by), should=fields, note=note))
+        run = runtime.database.read_now(lambda conn: load_run(conn, verdict.run_id, now))
+    if as_json:
+        print_json(verdict)
+        return
+    console().print(f"{verdict.run_id} is {'right' if right else 'wrong'}, says {excerpt(verdict.by, 100)}.")
+    command = f'handrail eval add {excerpt(run.agent, 80)} --from-run {verdict.run_id} --why "..."'
+    console().print(f"[dim]`{command}` makes a case of it.[/]", soft_wrap=True)
+
+
 @app.command("show")
 def show(run_id: Annotated[str, typer.Argument(help="A run id, or its beginning.")], as_json: AsJson = False) -> None:
     """One run: what was asked, how it ended, what happened on the way. Example: `handrail runs show run_01k`"""
     with opened() as runtime:
-        run, asked, outcomes, spans = _load(runtime, run_id)
+        now = runtime.clock.now()
+        story = runtime.database.read_now(lambda conn: _load(conn, run_id, now))
     if as_json:
-        print_json({"run": run, "input": asked, "outcomes": outcomes, "spans": spans})
+        print_json(asdict(story))
         return
+    run, asked = story.run, story.input
     screen = console()
     screen.print(f"[bold]{run.run_id}[/]  {run.agent}  {run.status}  {show_path(run.path)}")
     screen.print(
@@ -73,23 +107,65 @@ def show(run_id: Annotated[str, typer.Argument(help="A run id, or its beginning.
     if run.fingerprint:
         screen.print(f"[dim]agent {run.fingerprint.agent[:12]}, prompt {run.fingerprint.template[:12]}[/]")
     screen.print(f"\n[bold]Asked[/]  {excerpt(asked if isinstance(asked, str) else str(asked), 600)}")
-    for each in outcomes:
-        screen.print(f"[bold]{each.type}[/]  {excerpt(str(each.body.get('message', '')), 600)}")
-        for name in ("output", "fault", "proposals", "reason"):
-            if each.body.get(name):
-                screen.print(f"  [dim]{name}: {excerpt(str(each.body[name]), 400)}[/]", soft_wrap=True)
+    for outcome in story.outcomes:
+        _show_outcome(screen, outcome)
+    for approval in story.approvals:
+        _show_approval(screen, approval)
+    for verdict in story.verdicts:
+        _show_verdict(screen, verdict)
     screen.print()
-    screen.print(span_trees(f"trace {run.trace_id}", span_tree(spans)))
+    screen.print(span_trees(f"trace {run.trace_id}", span_tree(story.spans)))
 
 
-def _load(runtime: Runtime, run_id: str) -> tuple[RunView, object, Sequence[OutcomeView], Sequence[Span]]:
-    now, read = runtime.clock.now(), runtime.database.read_now
-    run = read(lambda conn: load_run(conn, run_id, now))
-    asked = read(lambda conn: load_input(conn, run.run_id))
-    outcomes = read(lambda conn: load_outcomes(conn, run.run_id))
+@dataclass(frozen=True, kw_only=True)
+class _Story:
+    """All that is known of one run."""
+
+    run: RunView
+    input: object
+    outcomes: Sequence[OutcomeView]
+    approvals: Sequence[Approval]
+    verdicts: Sequence[Verdict]
+    spans: Sequence[Span]
+
+
+def _load(conn: Connection, run_id: str, now: datetime) -> _Story:
+    run = load_run(conn, run_id, now)
     try:
-        _, spans = read(lambda conn: load_trace(conn, run.trace_id, run.tenant))
+        _, spans = load_trace(conn, run.trace_id, run.tenant)
     except NotFound:
         # A run that was stopped before its first span ended has none yet.
-        return run, asked, outcomes, ()
-    return run, asked, outcomes, [span for span in spans if span.run_id == run.run_id]
+        spans = []
+    return _Story(
+        run=run,
+        input=load_input(conn, run.run_id),
+        outcomes=load_outcomes(conn, run.run_id),
+        approvals=approvals_of(conn, run.run_id),
+        verdicts=verdicts_of(conn, run.run_id),
+        spans=[span for span in spans if span.run_id == run.run_id],
+    )
+
+
+def _show_outcome(screen: Console, outcome: OutcomeView) -> None:
+    message = excerpt(str(outcome.body.get("message", "")), 600)
+    screen.print(f"[dim]{show_time(outcome.at)}[/]  [bold]{outcome.type}[/]  {message}", soft_wrap=True)
+    for name in ("output", "fault", "reason", "detail", "proposals", "refusal"):
+        if outcome.body.get(name):
+            screen.print(f"  [dim]{name}: {excerpt(str(outcome.body[name]), 400)}[/]", soft_wrap=True)
+
+
+def _show_approval(screen: Console, each: Approval) -> None:
+    moment = each.decided_at or each.proposed_at
+    who = f" by {each.decided_by}, {each.note or 'no note'}" if each.decided_by else f", for {each.approver} to decide"
+    call = excerpt(f"{each.tool} {dict(each.arguments)}", 200)
+    waited = f" after {show_duration(each.decided_at - each.proposed_at)}" if each.decided_at else ""
+    state = f"[cyan]{each.state}[/]{waited}{excerpt(who, 300)}"
+    screen.print(f"[dim]{show_time(moment)}[/]  {call}: {state}  [dim]{each.approval_id}[/]", soft_wrap=True)
+
+
+def _show_verdict(screen: Console, each: Verdict) -> None:
+    word = "[green]right[/]" if each.right else "[red]wrong[/]"
+    should = f", should be {dict(each.should)}" if each.should else ""
+    case = f", case {each.case_id}" if each.case_id else ""
+    said = excerpt(f"{should}{', ' + each.note if each.note else ''}{case}", 400)
+    screen.print(f"[dim]{show_time(each.at)}[/]  {word}, says {excerpt(each.by, 100)}{said}", soft_wrap=True)

@@ -16,7 +16,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from handrail.kernel import ZERO, show_usd
-from handrail.traces import Node, Span
+from handrail.traces import Node, Span, names
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -69,10 +69,13 @@ def excerpt(text: str, length: int) -> str:
 
 
 def show_duration(duration: timedelta | None) -> str:
-    """Seconds with a digit or two, or milliseconds below one second."""
+    """In the unit that suits it: milliseconds, seconds, minutes, hours or days."""
     if duration is None:
         return ""
     seconds = duration.total_seconds()
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
@@ -105,12 +108,17 @@ def _line(span: Span, *, orphan: bool) -> Text:
     line = Text.assemble((harmless(span.name), "bold"), "  ", took)
     if span.usage.input or span.usage.output:
         line.append(f"  {span.usage.input:,} in, {span.usage.output:,} out", "dim")
-    if span.cost != ZERO:
-        line.append(f"  {show_usd(span.cost)}")
+    held = span.attributes.get(names.HELD, ZERO)
+    if span.cost != ZERO or held != ZERO:
+        line.append(f"  {show_usd(span.cost)}" + (f" of {show_usd(held)} held" if held != ZERO else ""))
     if span.attempt > 1:
-        line.append("  retry", "yellow")
-    if span.attributes.get("handrail.approval"):
-        line.append("  waits for approval", "cyan")
+        line.append("  stricter retry", "yellow")
+    if approval := span.attributes.get(names.APPROVAL):
+        decided_by = span.attributes.get(names.DECIDED_BY)
+        line.append(harmless(f"  {approval}" + (f" by {decided_by}" if decided_by else "")), "cyan")
+    for name in ("handrail.refusal", "handrail.reason", "handrail.route.reason"):
+        if said := span.attributes.get(name):
+            line.append(f"  {harmless(str(said))}", "dim")
     if span.error_type:
         line.append(f"  {harmless(span.error_type)}", "red")
     if orphan:

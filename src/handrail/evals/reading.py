@@ -13,7 +13,7 @@ import yaml
 from handrail.kernel import BadInput
 
 # The C loader is about ten times faster and is missing from some builds of PyYAML.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _DEEPEST = 20
 """Levels of nesting. The C loader builds nodes by recursion and overruns its stack on a file of brackets."""
@@ -62,7 +62,7 @@ def read_yaml(path: Path) -> Document:
     lines: dict[tuple[str | int, ...], int] = {}
     try:
         _refuse_what_hides(path, text)
-        loader = _Loader(text)
+        loader = Loader(text)
         try:
             node = loader.get_single_node()
             if node is None:
@@ -81,7 +81,7 @@ def read_yaml(path: Path) -> Document:
 def _refuse_what_hides(path: Path, text: str) -> None:
     """Aliases and deep nesting, found in the stream of events, before anything is built from it."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handrail.kernel import BadInput, new_id
+from handrail.review import withdraw
 from handrail.runs import GovernedAgent, Outcome, Runtime, Trials, load_run, use_runtime
 
 from . import store
@@ -64,7 +65,8 @@ async def run_evals(
             with use_runtime(runtime):
                 outcome = await agent.run(case.input, user=eval_run_id, tenant=TENANT, make_deps=trials.deps)
             trial = await _judged(runtime, trials, case, outcome)
-            await database.write(store.add_trial(eval_run_id, trial))
+            # What a trial asked people for is nobody's to decide.
+            await database.write(store.add_trial(eval_run_id, trial), withdraw(trial.run_id))
             on_trial(case, trial)
             return trial
 

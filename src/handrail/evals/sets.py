@@ -173,15 +173,20 @@ def compare(before: Mapping[str, str], after: Mapping[str, str]) -> Difference:
     )
 
 
+def changes_since(loaded: EvalSet, lock: Path) -> Difference:
+    """What separates the set from what its lock says. Raises BadInput where there is no lock."""
+    if not lock.exists():
+        raise BadInput(f"{lock}: missing, so nobody can tell whether the set changed; freeze it: {_remedy(loaded)}")
+    return compare(_read_lock(lock).cases, loaded.case_hashes)
+
+
 def check_frozen(loaded: EvalSet, lock: Path) -> None:
     """Raise BadInput, naming the cases, unless the set is exactly what its lock says."""
-    remedy = f'handrail eval freeze {loaded.name} --why "..."'
-    if not lock.exists():
-        raise BadInput(f"{lock}: missing, so nobody can tell whether the set changed; freeze it: {remedy}")
-    difference = compare(_read_lock(lock).cases, loaded.case_hashes)
+    difference = changes_since(loaded, lock)
     if difference:
         raise BadInput(
-            f"{loaded.name} differs from {lock} ({difference}); undo that, or freeze it with a reason: {remedy}"
+            f"{loaded.name} differs from {lock} ({difference}); undo that, or freeze it with a reason: "
+            f"{_remedy(loaded)}"
         )
 
 
@@ -190,9 +195,7 @@ def freeze(path: Path, why: str, today: dt.date) -> Frozen:
 
     The lock is replaced in one step, so a reader or a crash never meets half of it.
     """
-    reason = " ".join(why.split())
-    if not reason:
-        raise BadInput(f"{path}: freezing needs a reason that a reviewer can judge; say it with --why")
+    reason = checked_reason(path, why)
     loaded = load_set(path)
     lock = lock_path(path)
     before = _read_lock(lock) if lock.exists() else None
@@ -211,6 +214,18 @@ def freeze(path: Path, why: str, today: dt.date) -> Frozen:
         cases = dict(sorted(loaded.case_hashes.items()))
         _replace(lock, Lock(name=loaded.name, hash=loaded.content_hash, history=history, cases=cases))
     return Frozen(lock, loaded.content_hash, difference)
+
+
+def checked_reason(path: Path, why: str) -> str:
+    """The reason on one line. Raises BadInput where it says nothing."""
+    reason = " ".join(why.split())
+    if not reason:
+        raise BadInput(f"{path}: freezing needs a reason that a reviewer can judge; say it with --why")
+    return reason
+
+
+def _remedy(loaded: EvalSet) -> str:
+    return f'handrail eval freeze {loaded.name} --why "..."'
 
 
 def _sha256(value: object) -> str:

@@ -1,9 +1,12 @@
 """One governed run, from question to outcome."""
 
+from .approving import idempotency_key
+from .attempt import Fallback, Route
 from .capability import Governance
 from .ending import OutcomeNotStored
 from .fingerprint import Fingerprint
-from .governed import Fallback, GovernedAgent, Trials, govern
+from .governed import GovernedAgent, Trials, govern
+from .marking import feedback
 from .outcome import (
     PATHS,
     Answered,
@@ -20,6 +23,7 @@ from .outcome import (
 )
 from .request import RunInput, RunRequest
 from .runtime import Runtime, current_runtime, use_runtime
+from .stops import ActionUncertain, CeilingReached, NotResumable
 from .store import (
     OutcomeView,
     RunView,
@@ -35,8 +39,10 @@ from .tools import Effect, effect_of, tool
 
 __all__ = [
     "PATHS",
+    "ActionUncertain",
     "Answered",
     "AwaitingApproval",
+    "CeilingReached",
     "Effect",
     "Ended",
     "Escalated",
@@ -48,6 +54,7 @@ __all__ = [
     "Fingerprint",
     "Governance",
     "GovernedAgent",
+    "NotResumable",
     "Outcome",
     "OutcomeNotStored",
     "OutcomeView",
@@ -55,6 +62,7 @@ __all__ = [
     "Proposal",
     "Refused",
     "Retracted",
+    "Route",
     "RunInput",
     "RunRequest",
     "RunView",
@@ -66,7 +74,9 @@ __all__ = [
     "Trials",
     "current_runtime",
     "effect_of",
+    "feedback",
     "govern",
+    "idempotency_key",
     "list_runs",
     "load_input",
     "load_outcomes",

@@ -10,6 +10,7 @@ from pydantic_ai.run import AgentRunResult
 from handrail.kernel import new_id
 
 from . import messages
+from .attempt import refused
 from .ending import end_by_exception, end_run
 from .faults import fault_of
 from .fingerprint import define
@@ -18,6 +19,7 @@ from .outcome import Answered, Escalated, Failed, Outcome, proposed
 from .record import Record
 from .request import RunRequest, checked_input, checked_name
 from .runtime import current_runtime
+from .stops import CeilingReached
 
 
 @dataclass
@@ -26,8 +28,9 @@ class Governance(AbstractCapability[Any]):
 
         result = await agent.run("Hello", capabilities=[Governance(name="support", user="u-1", tenant="acme")])
 
-    A fault is recorded as `Failed` and raised on: the fallback is the caller's. Where a tool is irreversible, the agent
-    needs `DeferredToolRequests` among its output types.
+    A fault is recorded as `Failed` and raised on, a ceiling as `Refused` and raised as CeilingReached: what follows is
+    the caller's. Where a tool is irreversible, the agent needs `DeferredToolRequests` among its output types; such runs
+    are recorded as `Escalated` with their proposals, since only `govern` knows how to carry them on.
     """
 
     name: str = ""
@@ -47,7 +50,7 @@ class Governance(AbstractCapability[Any]):
             conversation_id=ctx.conversation_id or run_id,
             deps=ctx.deps,
         )
-        return _WholeRun(Record(runtime, define(ctx.agent, {}), request))
+        return _WholeRun(Record(runtime, define(ctx.agent, {}, {}), request))
 
 
 @dataclass(init=False)
@@ -60,6 +63,9 @@ class _WholeRun(RunGovernance):
             async with record.leased():
                 with record.root():
                     result: AgentRunResult[Any] = await handler()
+        except CeilingReached as stop:
+            await end_run(record, refused(record, stop), None)
+            raise
         except BaseException as error:
             fault = fault_of(error) if isinstance(error, Exception) else None
             if fault is None:

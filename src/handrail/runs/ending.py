@@ -14,7 +14,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from handrail.kernel import StoreError
+from handrail.kernel import Op, StoreError
 
 from . import store
 from .outcome import Failed, Fault, FellBack, Outcome
@@ -29,8 +29,8 @@ class OutcomeNotStored(StoreError):
         self.outcome = outcome
 
 
-async def end_run(record: Record, outcome: Outcome[Any], said: Sequence[ModelMessage] | None) -> None:
-    """Commits how the run ended and what it adds to its conversation. Raises OutcomeNotStored.
+async def end_run(record: Record, outcome: Outcome[Any], said: Sequence[ModelMessage] | None, *ops: Op) -> None:
+    """Commits how the run ended, what it adds to its conversation and `ops`, together. Raises OutcomeNotStored.
 
     `said` are the agent's own messages; None lets the user's input and the outcome's message stand for them.
     """
@@ -51,6 +51,7 @@ async def end_run(record: Record, outcome: Outcome[Any], said: Sequence[ModelMes
                 now,
                 said,
             ),
+            *ops,
         )
     except StoreError as error:
         raise OutcomeNotStored(outcome, error) from error

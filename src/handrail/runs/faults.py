@@ -1,6 +1,8 @@
 """Which exceptions are expected faults, that become outcomes, and which are errors in a program, that propagate."""
 
 from pydantic_ai.exceptions import (
+    ApprovalRequired,
+    CallDeferred,
     ContentFilterError,
     FallbackExceptionGroup,
     ModelAPIError,
@@ -12,12 +14,18 @@ from pydantic_ai.exceptions import (
     ModelQuotaExceededError,
     ModelRateLimitError,
     ModelRequestRejectedError,
+    ModelRetry,
     ModelTimeoutError,
     RunTimedOut,
+    SkipToolExecution,
+    ToolFailed,
+    ToolFailedError,
+    ToolRetryError,
     UnexpectedModelBehavior,
     UsageLimitExceeded,
 )
 
+from handrail.fallback import MalformedTwice
 from handrail.models import ModelUnavailable
 
 from .loops import Looping
@@ -32,9 +40,8 @@ class ToolFault(Exception):
         self.tool = tool
 
 
-class MalformedTwice(Exception):
-    """Work of the model did not fit its schema for the second time in a run; the first was given another try."""
-
+# Normal talk between tools, people and the model: none of these says that the tool broke.
+TALK = (ApprovalRequired, CallDeferred, ModelRetry, SkipToolExecution, ToolFailed, ToolFailedError, ToolRetryError)
 
 _BUGS = (
     AssertionError,

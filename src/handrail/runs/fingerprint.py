@@ -38,6 +38,8 @@ class Definition:
     template: str
     code: Mapping[str, str] = field(default_factory=dict)
     """The route, the fallback and the like, by role: the hash of each one's source."""
+    policy: Mapping[str, float] = field(default_factory=dict)
+    """The numbers that decide, by name."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,10 @@ class Sent:
     body: str
 
 
-def define(agent: Agent[Any, Any], code: Mapping[str, Callable[..., Any] | None]) -> Definition:
-    """The definition of `agent`, with the callables that take part in its answers by role."""
+def define(
+    agent: Agent[Any, Any], code: Mapping[str, Callable[..., Any] | None], policy: Mapping[str, float]
+) -> Definition:
+    """The definition of `agent`, with the callables and the numbers that take part in its answers."""
     # Pydantic AI keeps what it was given in these; tests/pydantic_ai pins that at both ends of the range.
     given = [
         *agent._system_prompts,  # noqa: SLF001
@@ -58,7 +62,8 @@ def define(agent: Agent[Any, Any], code: Mapping[str, Callable[..., Any] | None]
         *(sourced.instruction for sourced in agent._instructions),  # noqa: SLF001
     ]
     template = "\n\n".join(map(_written, given))
-    return Definition(template, {role: sha256(source_of(each)) for role, each in code.items() if each is not None})
+    sources = {role: sha256(source_of(each)) for role, each in code.items() if each is not None}
+    return Definition(template, sources, policy)
 
 
 def identify(
@@ -86,6 +91,7 @@ def identify(
                 output.json_schema if output else None,
             ],
             "code": dict(sorted(definition.code.items())),
+            "policy": dict(sorted(definition.policy.items())),
         },
         fallback=lambda value: getattr(value, "__qualname__", type(value).__qualname__),
     ).decode()

@@ -1,5 +1,6 @@
 """The Pydantic AI capability that governs a run from inside: every model request, tool call and output passes here."""
 
+import functools
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,15 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
-from pydantic_ai.exceptions import (
-    ApprovalRequired,
-    CallDeferred,
-    ModelRetry,
-    SkipToolExecution,
-    ToolFailed,
-    ToolFailedError,
-    ToolRetryError,
-)
+from pydantic_ai.exceptions import ApprovalRequired, ModelRetry, ToolRetryError
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
@@ -25,12 +18,11 @@ from pydantic_ai.tools import ToolDefinition
 
 from handrail.traces import LiveSpan, names
 
-from .faults import MalformedTwice, ToolFault, is_bug
+from .approving import approved
+from .asking import asking
+from .faults import TALK, ToolFault, is_bug
 from .record import Record
-from .tools import effect_of
-
-# Normal talk between tools, people and the model: none of these says that the tool broke.
-_TALK = (ApprovalRequired, CallDeferred, ModelRetry, SkipToolExecution, ToolFailed, ToolFailedError, ToolRetryError)
+from .tools import approver_of, effect_of, is_idempotent
 
 
 @dataclass(init=False)
@@ -59,17 +51,20 @@ class RunGovernance(AbstractCapability[Any]):
         }
         with self.record.recorder.span(f"execute_tool {call.tool_name}", attributes) as live:
             live.payload["arguments"] = args
-            # Whoever told Pydantic AI that this call is approved, it was not asked here.
             if effect != "irreversible":
                 return await self._execute(call.tool_name, args, handler, live)
-            live.set({"handrail.approval": "required"})
-        raise ApprovalRequired
+            approval = self.record.approvals.get(call.tool_call_id)
+            if approval is not None:
+                execute = functools.partial(self._execute, call.tool_name, args, handler, live)
+                return await approved(self.record, approval, call, execute, live)
+            live.set({names.APPROVAL: "required"})
+        raise ApprovalRequired({"approver": approver_of(tool_def), "idempotent": is_idempotent(tool_def)})
 
     async def _execute(self, tool: str, args: dict[str, Any], handler: Any, live: LiveSpan) -> Any:
         self.record.loops.call(tool, args)
         try:
             result = await handler(args)
-        except _TALK as talk:
+        except TALK as talk:
             live.payload["result"] = str(talk)
             raise
         except Exception as error:
@@ -113,10 +108,7 @@ class RunGovernance(AbstractCapability[Any]):
         with self.record.recorder.span(what, {}) as live:
             live.payload.update(found=found, error=str(error))
             live.fail("malformed")
-        self.record.malformed += 1
-        if self.record.malformed > 1:
-            raise MalformedTwice(f"{what}: {error}") from error
-        self.record.retry_of = self.record.last_request
+        self.record.retry.malformed(what, error)
 
 
 class GovernedModel(WrapperModel):
@@ -133,9 +125,9 @@ class GovernedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         settings = _single_attempt(model_settings)
-        async with self._record.model_request(self.wrapped, messages, settings, model_request_parameters) as request:
-            response = await self.wrapped.request(messages, settings, model_request_parameters)
-            request.answered(response)
+        async with asking(self._record, self.wrapped, messages, settings, model_request_parameters) as asked:
+            response = await self.wrapped.request(messages, asked.settings, asked.parameters)
+            asked.answered(response)
             return response
 
     @asynccontextmanager
@@ -148,14 +140,15 @@ class GovernedModel(WrapperModel):
     ) -> AsyncGenerator[StreamedResponse]:
         settings = _single_attempt(model_settings)
         async with (
-            self._record.model_request(self.wrapped, messages, settings, model_request_parameters) as request,
-            self.wrapped.request_stream(messages, settings, model_request_parameters, run_context) as stream,
+            asking(self._record, self.wrapped, messages, settings, model_request_parameters) as asked,
+            self.wrapped.request_stream(messages, asked.settings, asked.parameters, run_context) as stream,
         ):
             try:
                 yield stream
-            finally:
-                # A stream that breaks is paid for all the same: input, and what came of the output.
-                request.answered(stream.get())
+            except BaseException:
+                asked.cut_off(stream.get())
+                raise
+            asked.answered(stream.get())
 
 
 def _single_attempt(settings: ModelSettings | None) -> ModelSettings:

@@ -1,38 +1,35 @@
 """`govern`: a Pydantic AI agent becomes a named unit of production, whose every run ends in one of six ways."""
 
 import asyncio
-import inspect
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter
-from pydantic_ai import Agent, DeferredToolRequests
+from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
+from handrail.fallback import THRESHOLD
 from handrail.kernel import BadInput, new_id
 
 from . import messages, store
+from .approving import decisions
+from .attempt import Asked, Ending, Fallback, MakeDeps, Route, Unit, attempt
 from .ending import end_by_exception, end_run
-from .faults import ToolFault, fault_of, is_bug
 from .fingerprint import define
-from .governance import RunGovernance
-from .outcome import Answered, Escalated, Failed, Fault, FellBack, Outcome, proposed
-from .output import also_deferring, deferring, output_adapter, validated
+from .outcome import Failed, FellBack, Outcome
+from .output import also_deferring, output_adapter
+from .pauses import last_pause
 from .record import Record
 from .request import RunInput, RunRequest, checked_input, checked_name
+from .resuming import no_way_on, take_over, waited
 from .runtime import Runtime, current_runtime
 from .streaming import StreamEvent, streamed
 
 OutputT = TypeVar("OutputT")
 DepsT = TypeVar("DepsT")
 
-Fallback: TypeAlias = Callable[[RunRequest], Awaitable[OutputT | None]]
-"""The deterministic handler: gets the request, with its deps, and gives an output, or None where it has none."""
-MakeDeps: TypeAlias = Callable[[RunRequest], DepsT | Awaitable[DepsT]]
-"""Makes a run's dependencies from its request."""
 Observe: TypeAlias = Callable[[Outcome[OutputT]], Mapping[str, Any]]
 """What of an outcome an eval case's expectations are compared with."""
 
@@ -52,40 +49,45 @@ def govern(
     name: str,
     deps: MakeDeps[DepsT] | None = None,
     fallback: Fallback[OutputT] | None = None,
+    route: Route | None = None,
+    threshold: float = THRESHOLD,
     message: Callable[[OutputT], str] | None = None,
     trials: Trials[DepsT, OutputT] | None = None,
 ) -> "GovernedAgent[DepsT, OutputT]":
     """`agent` under Handrail's rules, itself unchanged.
 
     `deps` makes a run's dependencies from its request where `run` is given none; `fallback` answers where the model
-    cannot; `message` is what of an output the user reads (the output itself where it is text); `trials` says how it is
-    evaluated. Raises BadInput for a name that is none.
+    cannot; `route` says how likely the agent is to get a request right, and from `threshold` on it goes to the model;
+    `message` is what of an output the user reads (the output itself where it is text); `trials` says how it is
+    evaluated. Raises BadInput for a name or a threshold that is none.
     """
     if not name or not all(part.isalnum() for part in name.split("-")):
         raise BadInput(f"agent name {name!r}: letters, digits and single hyphens between them, such as support-triage")
-    return GovernedAgent(agent, name, deps, fallback, message or _as_text, trials)
+    if not 0 <= threshold <= 1:
+        raise BadInput(f"agent {name}: threshold {threshold} is no probability; give one from 0 to 1")
+    unit = Unit(
+        agent=agent,
+        name=name,
+        deps=deps,
+        fallback=fallback,
+        route=route,
+        threshold=threshold,
+        message=message or _as_text,
+    )
+    return GovernedAgent(unit, trials)
 
 
 class GovernedAgent(Generic[DepsT, OutputT]):
     """Made by `govern`. `agent` is the Pydantic AI agent it governs, `trials` how it is evaluated."""
 
-    def __init__(
-        self,
-        agent: Agent[DepsT, OutputT],
-        name: str,
-        deps: MakeDeps[DepsT] | None,
-        fallback: Fallback[OutputT] | None,
-        message: Callable[[OutputT], str],
-        trials: Trials[DepsT, OutputT] | None,
-    ) -> None:
-        self.agent = agent
-        self.name = name
+    def __init__(self, unit: Unit[DepsT, OutputT], trials: Trials[DepsT, OutputT] | None) -> None:
+        self.agent = unit.agent
+        self.name = unit.name
         self.trials = trials
-        self._deps = deps
-        self._fallback = fallback
-        self._message = message
-        self._definition = define(agent, {"fallback": fallback})
-        self._adapter = output_adapter(agent.output_type)
+        self._unit = unit
+        policy = {"threshold": unit.threshold} if unit.route else {}
+        self._definition = define(unit.agent, {"fallback": unit.fallback, "route": unit.route}, policy)
+        self._adapter = output_adapter(unit.agent.output_type)
 
     async def run(
         self,
@@ -126,15 +128,51 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         )
         own_type = passed.get("output_type")
         return await self._recorded(
-            _Asked(
+            Asked(
                 record=Record(runtime, self._definition, request),
                 history=message_history,
-                make_deps=make_deps or self._deps,
+                make_deps=make_deps or self._unit.deps,
                 passed=passed if own_type is None else {**passed, "output_type": also_deferring(own_type)},
                 adapter=self._adapter if own_type is None else output_adapter(own_type),
-                message=self._message if own_type is None else _as_text,
+                message=self._unit.message if own_type is None else _as_text,
             )
         )
+
+    async def resume(self, run_id: str, *, deps: DepsT | None = None) -> Outcome[OutputT]:
+        """Carries on a run whose approvals are decided; approved actions are executed, each at most once.
+
+        The worker does so by itself. What was passed to `run` besides its input is not known any more, and `deps` come
+        from the agent's factory where none are given. Raises NotFound; NotResumable for a run that waits for nobody, or
+        for somebody still; BadInput for another agent's run, or where there are no deps; and what `run` raises.
+        """
+        runtime = current_runtime()
+        now = runtime.clock.now()
+        run = await runtime.database.read(lambda conn: store.load_run(conn, run_id, now))
+        pause = await runtime.database.read(lambda conn: last_pause(conn, run.run_id))
+        if run.agent != self.name:
+            raise BadInput(f"run {run.run_id} is of agent {run.agent}, not of {self.name}")
+        if pause and pause.deps_handed_over and deps is None and self._unit.deps is None:
+            raise BadInput(f"run {run.run_id} was given its deps; pass them again, or give govern() a `deps=` factory")
+        [waiting] = await runtime.database.write(take_over(run.run_id, now))
+        request = RunRequest(
+            run_id=run.run_id,
+            agent=self.name,
+            input=waiting.input,
+            user=run.user,
+            tenant=run.tenant,
+            conversation_id=run.conversation_id,
+            deps=deps,
+        )
+        asked = Asked(
+            record=Record(runtime, self._definition, request, waiting.carried()),
+            history=waiting.pause.messages,
+            make_deps=self._unit.deps,
+            passed={"deferred_tool_results": decisions(waiting.approvals)},
+            adapter=self._adapter,
+            message=self._unit.message,
+            said_before=waiting.own_messages,
+        )
+        return await self._recorded(asked)
 
     def run_sync(self, input: RunInput = None, *, user: str, **passed: Any) -> Outcome[OutputT]:  # noqa: A002
         """`run` for code without an event loop."""
@@ -157,91 +195,27 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         """
         return streamed(lambda handler: self.run(input, user=user, event_stream_handler=handler, **passed))
 
-    async def _recorded(self, asked: "_Asked") -> Outcome[OutputT]:
+    async def _recorded(self, asked: Asked) -> Outcome[OutputT]:
         record = asked.record
         try:
             async with record.leased():
                 with record.root() as root:
-                    outcome, said = await self._attempt(asked)
+                    ending = await self._ending(asked)
+                    outcome = ending.outcome
                     root.payload["outcome"] = outcome
                     if isinstance(outcome, Failed | FellBack):
                         root.fail(outcome.fault.code)
         except BaseException as error:
             await end_by_exception(record, error)
             raise
-        await end_run(record, outcome, said)
+        await end_run(record, outcome, ending.said, *ending.ops)
         return outcome
 
-    async def _attempt(self, asked: "_Asked") -> tuple[Outcome[OutputT], Sequence[ModelMessage] | None]:
-        """The outcome, and the agent's own messages where they are what was said."""
-        record, request, passed = asked.record, asked.record.request, asked.passed
-        try:
-            request = await _with_deps(request, asked.make_deps)
-            if passed.get("model") is None and self.agent.model is None:
-                passed = {**passed, "model": await asyncio.to_thread(record.runtime.model)}
-            result: Any = await deferring(self.agent).run(
-                request.input,
-                deps=request.deps,
-                message_history=asked.history,
-                conversation_id=request.conversation_id,
-                **{**passed, "capabilities": [RunGovernance(record), *(passed.get("capabilities") or ())]},
-            )
-        except Exception as error:
-            fault = fault_of(error)
-            if fault is None:
-                raise
-            return await self._fall_back(asked, request, fault), None
-        facts, output = record.facts(), result.output
-        if isinstance(output, DeferredToolRequests):
-            proposals = proposed(output)
-            reason = "irreversible_action"
-            return Escalated(reason=reason, message=messages.PROPOSED, facts=facts, proposals=proposals), None
-        answered = Answered(output=output, message=asked.message(output), facts=facts, retried=record.retried)
-        return answered, result.new_messages()
-
-    async def _fall_back(self, asked: "_Asked", request: RunRequest, fault: Fault) -> Outcome[OutputT]:
-        """The handler's answer in place of the model's, held to the same type; `Failed` where it has none."""
-        record, output = asked.record, None
-        if self._fallback is not None:
-            with record.recorder.span("fallback", {"handrail.fault": fault.code}) as live:
-                try:
-                    output = await self._fallback(request)
-                    if output is not None:
-                        output = validated(asked.adapter, output)
-                except Exception as error:
-                    if is_bug(error):
-                        raise
-                    live.fail("fallback_failed")
-                    fault = Fault(code=fault.code, detail=f"{fault.detail}; the fallback failed too: {error}")
-                    output = None
-                live.payload["output"] = output
-        if output is None:
-            return Failed(fault=fault, message=messages.failed(fault.code), facts=record.facts())
-        return FellBack(output=output, fault=fault, message=asked.message(output), facts=record.facts())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """One call of `run`: its record, and what of the caller's it goes by."""
-
-    record: Record
-    history: Sequence[ModelMessage] | None
-    make_deps: MakeDeps[Any] | None
-    passed: Mapping[str, Any]
-    adapter: TypeAdapter[Any]
-    message: Callable[[Any], str]
-
-
-async def _with_deps(request: RunRequest, make: MakeDeps[Any] | None) -> RunRequest:
-    if request.deps is not None or make is None:
-        return request
-    try:
-        made = make(request)
-        return replace(request, deps=await made if inspect.isawaitable(made) else made)
-    except Exception as error:
-        if is_bug(error):
-            raise
-        raise ToolFault("deps", error) from error
+    async def _ending(self, asked: Asked) -> Ending[OutputT]:
+        decided = list(asked.record.approvals.values())
+        waited(asked.record, decided)
+        stuck = no_way_on(asked.record, decided)
+        return await attempt(self._unit, asked) if stuck is None else Ending(outcome=stuck)
 
 
 async def _stored_history(runtime: Runtime, tenant: str, conversation_id: str) -> list[ModelMessage]:

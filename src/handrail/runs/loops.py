@@ -19,8 +19,9 @@ class Looping(Exception):
 class LoopGuard:
     """Counts what one run does."""
 
-    def __init__(self) -> None:
-        self._requests = 0
+    def __init__(self, requests: int = 0) -> None:
+        """`requests` were made already, before the run was carried on here."""
+        self._requests = requests
         self._calls = Counter[tuple[str, bytes]]()
 
     def request(self) -> None:

@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic_ai import DeferredToolRequests
 
+from handrail.ceilings import Refusal
 from handrail.kernel import ZERO, NanoUsd
+from handrail.review import Approval
 
 OutputT = TypeVar("OutputT")
 
@@ -28,7 +30,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """An irreversible action the model asked for; nothing of it has happened."""
+    """A call that a run handed over without making it."""
 
     tool: str
     arguments: Mapping[str, Any]
@@ -36,7 +38,7 @@ class Proposal:
 
 
 def proposed(asked: DeferredToolRequests) -> tuple[Proposal, ...]:
-    """What a run that stopped before its irreversible calls asks for."""
+    """What a run that stopped before some calls leaves to others."""
     calls = [*asked.approvals, *asked.calls]
     return tuple(
         Proposal(tool=call.tool_name, arguments=call.args_as_dict(), call_id=call.tool_call_id) for call in calls
@@ -85,7 +87,7 @@ class FellBack(Generic[OutputT]):
 
 @dataclass(frozen=True, kw_only=True)
 class Escalated:
-    """Handed to a person."""
+    """Handed to a person. `reason` is stable, `detail` is for the person who looks."""
 
     type: ClassVar[str] = "escalated"
     path: ClassVar[Path] = "human"
@@ -93,29 +95,39 @@ class Escalated:
     message: str
     facts: Facts
     proposals: tuple[Proposal, ...] = ()
+    detail: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AwaitingApproval:
-    """Stopped before an irreversible action until somebody decides. Not an ending: it has no path yet."""
+    """Stopped before irreversible actions until people decide. Not an ending: it has no path yet."""
 
     type: ClassVar[str] = "awaiting_approval"
     path: ClassVar[None] = None
-    proposals: tuple[Proposal, ...]
+    approvals: tuple[Approval, ...]
     message: str
     facts: Facts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """Stopped by a ceiling before it could be crossed."""
+    """Stopped by a ceiling before it could be crossed; `refusal` has the arithmetic."""
 
     type: ClassVar[str] = "refused"
     path: ClassVar[Path] = "refused"
-    scope: str
-    resets_at: datetime | None
+    refusal: Refusal
     message: str
     facts: Facts
+
+    @property
+    def scope(self) -> str:
+        """Whose ceiling it is: the run's, the user's, the tenant's; or `price` where nobody knows the model's."""
+        return self.refusal.scope
+
+    @property
+    def resets_at(self) -> datetime | None:
+        """When to try again; None where waiting does not help."""
+        return self.refusal.resets_at
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,35 +1,62 @@
 """A run's record while it is under way: what it has used, which spans have ended, and what the next commit must hold.
 
-The first commit opens the run, each further model request brings it up to date, the last appends its outcome.
+The first commit opens the run, each further model request brings it up to date, the last appends its outcome. A run
+that waited for people is carried on under the same record.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model, ModelRequestParameters
 
+from handrail.fallback import OneRetry
 from handrail.kernel import ZERO, NanoUsd, Op, StoreError, unix_ns
+from handrail.review import Approval
 from handrail.traces import LiveSpan, Recorder, StoreSpans, Usage, names
 
 from . import store
-from .fingerprint import Definition, Sent, identify
+from .fingerprint import Definition, Fingerprint, Sent, identify
 from .loops import LoopGuard
 from .outcome import Facts
 from .request import RunRequest
 from .runtime import Runtime
 
 
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What a run that waited for people had used until then, and what they decided."""
+
+    trace_id: str
+    root_span_id: str
+    round: int
+    approvals: Sequence[Approval]
+    model: str | None
+    fingerprint: Fingerprint | None
+    requests: int
+    usage: Usage
+    cost: NanoUsd
+    tools: Sequence[str]
+    retries_used: int
+    messages: int
+    """How many messages the run has exchanged so far."""
+
+
 class Record:
     """One run. Not shared between runs; used from one event loop."""
 
-    def __init__(self, runtime: Runtime, definition: Definition, request: RunRequest) -> None:
+    def __init__(
+        self, runtime: Runtime, definition: Definition, request: RunRequest, carried: Carried | None = None
+    ) -> None:
         self.runtime = runtime
         self.request = request
-        self._definition = definition
+        self.approvals: Mapping[str, Approval] = {each.call_id: each for each in carried.approvals} if carried else {}
+        """What people decided, by the id of the call."""
+        self.round = carried.round if carried else 0
         self.recorder = Recorder(
             runtime.clock,
             {
@@ -40,39 +67,56 @@ class Record:
                 names.CONVERSATION: request.conversation_id,
             },
         )
-        self.loops = LoopGuard()
-        self.requests = 0
-        self.usage = Usage()
-        self.cost = ZERO
-        self.tools: list[str] = []
-        self.retried = False
-        self.malformed = 0
+        self.loops = LoopGuard(carried.requests if carried else 0)
+        self.retry = OneRetry(carried.retries_used if carried else 0)
+        self.requests = carried.requests if carried else 0
+        self.usage = carried.usage if carried else Usage()
+        self.cost = carried.cost if carried else ZERO
+        self.tools = list(carried.tools) if carried else []
         self.last_request: str | None = None
-        self.retry_of: str | None = None
+        self._definition = definition
+        self._carried = carried
         self._root: LiveSpan | None = None
         self._opening: dict[str, Any] | None = None
         self._pending: list[Op] = []
         self._sent: Sent | None = None
-        self._model: str | None = None
-        self._messages_seen = 0
+        self._fingerprint = carried.fingerprint if carried else None
+        self._model = carried.model if carried else None
+        self._messages_seen = carried.messages if carried else 0
 
     @contextmanager
     def root(self) -> Iterator[LiveSpan]:
-        """The run's own span."""
-        agent = self.request.agent
-        with self.recorder.span(f"invoke_agent {agent}", {names.OPERATION: "invoke_agent"}) as live:
+        """The run's own span; of a run that is carried on, one more below its first."""
+        agent, carried = self.request.agent, self._carried
+        with ExitStack() as spans:
+            if carried:
+                spans.enter_context(self.recorder.under(carried.trace_id, carried.root_span_id))
+            attributes = {names.OPERATION: "invoke_agent", "handrail.run.round": self.round + 1}
+            live = spans.enter_context(self.recorder.span(f"invoke_agent {agent}", attributes))
             self._root = live
             live.payload["input"] = self.request.input
-            self._opening = {
-                "run_id": self.request.run_id,
-                "agent": agent,
-                "tenant": self.request.tenant,
-                "user_id": self.request.user,
-                "conversation_id": self.request.conversation_id,
-                "trace_id": live.trace_id,
-                "started_ns": unix_ns(self.runtime.clock.now()),
-            }
+            if not carried:
+                self._opening = {
+                    "run_id": self.request.run_id,
+                    "agent": agent,
+                    "tenant": self.request.tenant,
+                    "user_id": self.request.user,
+                    "conversation_id": self.request.conversation_id,
+                    "trace_id": live.trace_id,
+                    "started_ns": unix_ns(self.runtime.clock.now()),
+                }
             yield live
+
+    @property
+    def root_span_id(self) -> str:
+        """The id of the run's first span, below which it is carried on."""
+        assert self._root is not None
+        return self._carried.root_span_id if self._carried else self._root.span_id
+
+    @property
+    def retried(self) -> bool:
+        """Whether malformed work was given its second try."""
+        return self.retry.used > 0
 
     async def commit(self, *ops: Op) -> list[Any]:
         """Writes what is pending, the spans that have ended and `ops`, together; the results of `ops`.
@@ -99,7 +143,7 @@ class Record:
 
     def standing(self) -> dict[str, Any]:
         """The run's columns as they are now; writing them keeps the run from counting as interrupted."""
-        sent = self._sent.fingerprint if self._sent else None
+        sent = self._fingerprint
         return {
             "lease_until_ns": unix_ns(self.runtime.clock.now() + store.LEASE),
             "model": self._model,
@@ -111,6 +155,32 @@ class Record:
             "rendered_hash": sent and sent.rendered,
             "agent_hash": sent and sent.agent,
         }
+
+    def standing_ops(self) -> list[Op]:
+        """What brings the run's row up to date; nothing before the commit that opens it, which does."""
+        return [] if self._opening else [store.advance(self.request.run_id, self.standing())]
+
+    def book(self, usage: Usage, cost: NanoUsd, settling: Op) -> None:
+        """Adds what a model request used; its settlement rides with the next commit."""
+        self.cost = NanoUsd(self.cost + cost)
+        self.usage = Usage(
+            input=self.usage.input + usage.input,
+            output=self.usage.output + usage.output,
+            cache_read=self.usage.cache_read + usage.cache_read,
+            cache_write=self.usage.cache_write + usage.cache_write,
+        )
+        self._pending.append(settling)
+
+    def next_is_retry(self) -> tuple[str | None, str | None]:
+        """Of the request to come: the span that it tries again and its stricter instruction; None twice for a first."""
+        instruction = self.retry.take()
+        return (None, None) if instruction is None else (self.last_request, instruction)
+
+    def not_yet_kept(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+        """The messages that no span before has; the response to come, kept with its own span, counts as one."""
+        found = list(messages[self._messages_seen :])
+        self._messages_seen = len(messages) + 1
+        return found
 
     @asynccontextmanager
     async def leased(self) -> AsyncIterator[None]:
@@ -135,49 +205,20 @@ class Record:
             tools=tuple(self.tools),
         )
 
-    @asynccontextmanager
-    async def model_request(
-        self,
-        model: Model,
-        messages: Sequence[ModelMessage],
-        settings: Mapping[str, Any],
-        parameters: ModelRequestParameters,
-    ) -> AsyncIterator["ModelRequest"]:
-        """A span around one request to a model, committed to before it is sent."""
-        self.loops.request()
-        self._identify(model, settings, messages, parameters)
-        self.requests += 1
-        if self.retry_of is not None:
-            self.retried = True
-        attributes = {
-            names.OPERATION: "chat",
-            names.PROVIDER: model.system,
-            names.REQUEST_MODEL: model.model_name,
-            names.ATTEMPT: 1 if self.retry_of is None else 2,
-            names.RETRY_OF: self.retry_of,
-            "gen_ai.request.temperature": settings.get("temperature"),
-            "gen_ai.request.max_tokens": settings.get("max_tokens"),
-        }
-        await self.commit(*([] if self._opening else [store.advance(self.request.run_id, self.standing())]))
-        with self.recorder.span(f"chat {model.model_name}", attributes) as live:
-            live.payload["messages"] = list(messages[self._messages_seen :])
-            # The response, kept below, will be the next message.
-            self._messages_seen = len(messages) + 1
-            self.last_request, self.retry_of = live.span_id, None
-            yield ModelRequest(self, live, model)
-
-    def _identify(
+    def identify(
         self,
         model: Model,
         settings: Mapping[str, Any],
         messages: Sequence[ModelMessage],
         parameters: ModelRequestParameters,
     ) -> None:
-        if self._sent is not None:
+        """Takes the run's fingerprint from its first request; later ones change nothing."""
+        if self._fingerprint is not None:
             return
         self._model = f"{model.system}:{model.model_name}"
         settings = {**(model.settings or {}), **settings}
         self._sent = identify(self._definition, self._model, settings, messages, parameters)
+        self._fingerprint = self._sent.fingerprint
         template, agent = self._definition.template, self.request.agent
         if not self.runtime.has_seen(self._sent.fingerprint):
             self._pending.append(store.remember(self._sent, template, agent, self.runtime.clock.now()))
@@ -189,45 +230,3 @@ class Record:
             with suppress(StoreError):
                 until = self.runtime.clock.now() + store.LEASE
                 await self.runtime.database.write(store.renew(self.request.run_id, until))
-
-
-class ModelRequest:
-    """A request under way: `answered` books what it used."""
-
-    def __init__(self, record: Record, live: LiveSpan, model: Model) -> None:
-        self._record = record
-        self._live = live
-        self._model = model
-
-    def answered(self, response: ModelResponse) -> None:
-        """Books the response's tokens and cost, and keeps what it said."""
-        used = response.usage
-        usage = Usage(
-            input=used.input_tokens,
-            output=used.output_tokens,
-            cache_read=used.cache_read_tokens,
-            cache_write=used.cache_write_tokens,
-        )
-        name = response.model_name or self._model.model_name
-        cost = self._record.runtime.price(name, self._model.system, used)
-        record = self._record
-        record.cost = NanoUsd(record.cost + (cost or ZERO))
-        record.usage = Usage(
-            input=record.usage.input + usage.input,
-            output=record.usage.output + usage.output,
-            cache_read=record.usage.cache_read + usage.cache_read,
-            cache_write=record.usage.cache_write + usage.cache_write,
-        )
-        self._live.payload["response"] = response.parts
-        self._live.set(
-            {
-                names.RESPONSE_MODEL: response.model_name,
-                names.INPUT_TOKENS: usage.input,
-                names.OUTPUT_TOKENS: usage.output,
-                names.CACHE_READ: usage.cache_read or None,
-                names.CACHE_WRITE: usage.cache_write or None,
-                names.COST: cost,
-                "gen_ai.response.finish_reasons": [response.finish_reason] if response.finish_reason else None,
-                "handrail.price.unknown": True if cost is None else None,
-            }
-        )

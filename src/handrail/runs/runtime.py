@@ -1,15 +1,16 @@
 """What runs stand on in this process: settings, the store, the clock and the model that is used where none is named."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from pydantic_ai.models import Model
 from pydantic_ai.usage import RequestUsage
 
+from handrail.ceilings import limits_of
 from handrail.kernel import Clock, Database, NanoUsd, Settings, SystemClock, load_settings
-from handrail.models import default_model, price_of
+from handrail.models import default_model, price_of, price_sheet
 
 from .fingerprint import Fingerprint
 
@@ -26,6 +27,7 @@ class Runtime:
         """
         self.settings = settings
         self.clock = clock or SystemClock()
+        self.limits = limits_of(settings.ceilings)
         self.database = Database.open(settings.store, settings.base)
         self._model = model
         self._seen: set[Fingerprint] = set()
@@ -44,6 +46,11 @@ class Runtime:
     def price(self, model: str, provider: str, usage: RequestUsage) -> NanoUsd | None:
         """What a request cost, or None where nobody knows the model's price."""
         return price_of(model, provider, usage, self.settings.prices)
+
+    def price_bound(self, model: str, provider: str) -> Callable[[int, int], NanoUsd] | None:
+        """The most that so many input and output tokens may cost, or None where nobody knows the model's price."""
+        sheet = price_sheet(model, provider, self.settings.prices, self.clock.now())
+        return None if sheet is None else sheet.worst
 
     def has_seen(self, fingerprint: Fingerprint) -> bool:
         """Whether the texts behind `fingerprint` were committed by this process."""

@@ -11,13 +11,23 @@ from handrail.kernel import BadInput
 Effect = Literal["reads", "writes", "irreversible"]
 _KEY = "handrail.effect"
 _APPROVER = "handrail.approver"
+_IDEMPOTENT = "handrail.idempotent"
 
 
-def tool(function: Callable[..., Any], *, effect: Effect, approver: str | None = None, **options: Any) -> Tool[Any]:
+def tool(
+    function: Callable[..., Any],
+    *,
+    effect: Effect,
+    approver: str | None = None,
+    idempotent: bool = False,
+    **options: Any,
+) -> Tool[Any]:
     """A Pydantic AI tool with its effect declared; `options` are `pydantic_ai.Tool`'s own.
 
     `approver` names who may approve an irreversible call: `requester` (who started the run) or `role:NAME`.
-    Raises BadInput for an effect or an approver that is none of these.
+    `idempotent` promises that the tool, tried again with the same `handrail.idempotency_key()`, acts once; only such a
+    tool is tried again when a process died while executing it. Raises BadInput for an effect or an approver that is
+    none of these, and for either of them beside another effect.
     """
     name = getattr(function, "__name__", repr(function))
     if effect not in ("reads", "writes", "irreversible"):
@@ -26,9 +36,12 @@ def tool(function: Callable[..., Any], *, effect: Effect, approver: str | None =
         approver = approver or "requester"
         if not _is_approver(approver):
             raise BadInput(f"tool {name}: approver {approver!r} is neither 'requester' nor 'role:NAME'")
-    elif approver is not None:
-        raise BadInput(f"tool {name}: only an irreversible tool has an approver; its effect is {effect!r}")
-    metadata = {**(options.pop("metadata", None) or {}), _KEY: effect, _APPROVER: approver}
+    elif approver is not None or idempotent:
+        raise BadInput(
+            f"tool {name}: only an irreversible tool has an approver or is idempotent; its effect is {effect!r}"
+        )
+    declared = {_KEY: effect, _APPROVER: approver, _IDEMPOTENT: idempotent}
+    metadata = {**(options.pop("metadata", None) or {}), **declared}
     return Tool(function, metadata=metadata, **options)
 
 
@@ -38,6 +51,17 @@ def effect_of(definition: ToolDefinition) -> Effect | None:
         return "irreversible"
     effect: Effect | None = (definition.metadata or {}).get(_KEY)
     return effect
+
+
+def approver_of(definition: ToolDefinition) -> str:
+    """Who may approve a call of an irreversible tool; whoever started the run, where it does not say."""
+    approver: str = (definition.metadata or {}).get(_APPROVER) or "requester"
+    return approver
+
+
+def is_idempotent(definition: ToolDefinition) -> bool:
+    """Whether a tool declared that it may be tried again after a crash."""
+    return bool((definition.metadata or {}).get(_IDEMPOTENT))
 
 
 def _is_approver(text: str) -> bool:

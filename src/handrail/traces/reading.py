@@ -19,6 +19,7 @@ _KINDS: Mapping[str, Kind] = {
     "invoke_agent": "agent",
     "chat": "model",
     "execute_tool": "tool",
+    "await_approval": "wait",
 }
 
 OPERATION = "gen_ai.operation.name"
@@ -41,6 +42,12 @@ RUN = "handrail.run.id"
 COST = "handrail.cost.nano_usd"
 ATTEMPT = "retry.attempt"
 RETRY_OF = "retry.of"
+HELD = "handrail.hold.nano_usd"
+HELD_INPUT = "handrail.hold.input_tokens"
+HELD_OUTPUT = "handrail.hold.output_tokens"
+APPROVAL = "handrail.approval"
+APPROVAL_ID = "handrail.approval.id"
+DECIDED_BY = "handrail.approval.decided_by"
 
 _COLUMNS = frozenset(
     {OPERATION, AGENT, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, INPUT_TOKENS, OUTPUT_TOKENS, CACHE_READ, CACHE_WRITE}

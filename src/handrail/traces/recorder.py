@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry import context as otel_context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags, set_span_in_context
 from opentelemetry.trace import Span as OtelSpan
-from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
 from handrail.kernel import Clock, unix_ns
 
@@ -18,6 +18,9 @@ from .span import Span
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
+
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 class LiveSpan:
@@ -82,6 +85,23 @@ class Recorder:
                 otel_context.detach(token)
             otel.end(end_time=self.now_ns())
             self._finished.append(reading.read_span(cast("ReadableSpan", otel), live.payload or None))
+
+    @contextmanager
+    def under(self, trace_id: str, span_id: str) -> Iterator[None]:
+        """In the block, new spans hang below a span that ended before, in another process perhaps (both ids in hex)."""
+        parent = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=_SAMPLED)
+        token = otel_context.attach(set_span_in_context(NonRecordingSpan(parent)))
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
+
+    def past(self, name: str, attributes: Mapping[str, Any], start_ns: int, end_ns: int) -> None:
+        """A span that began and ended before now (nanoseconds since 1970), such as people's time to decide."""
+        stamped = {**self._common, **_present(attributes)}
+        otel = self._tracer.start_span(name, attributes=stamped, start_time=start_ns)
+        otel.end(end_time=max(start_ns, end_ns))
+        self._finished.append(reading.read_span(cast("ReadableSpan", otel), None))
 
     def take(self) -> list[Span]:
         """The spans that have ended since the last call, in the order of their ends."""

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from handrail.kernel import ZERO, NanoUsd
 
-Kind = Literal["agent", "model", "tool", "step"]
-"""What a span timed: a run of an agent, one request to a model, one call of a tool, or a step the code names itself."""
+Kind = Literal["agent", "model", "tool", "step", "wait"]
+"""What a span timed: a run of an agent, one request to a model, one call of a tool, a step the code names itself, or
+people's time to decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

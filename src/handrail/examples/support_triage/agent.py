@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_ai import Agent
 
-from handrail import Answered, Escalated, FellBack, Outcome, RunRequest, Trials, govern, tool
+from handrail import Answered, AwaitingApproval, Escalated, FellBack, Outcome, RunRequest, Trials, govern, tool
 
 from .desk import Desk
 from .rules import triage_by_rules
@@ -44,7 +44,7 @@ def observe(outcome: Outcome[Triage]) -> Mapping[str, Any]:
     match outcome:
         case Answered(output=found) | FellBack(output=found):
             return found.model_dump(include={"category", "order", "refund", "escalate"})
-        case Escalated(proposals=(first, *_)) if first.tool == "refund":
+        case AwaitingApproval(approvals=(first, *_)) if first.tool == "refund":
             asked = first.arguments
             number = asked["number"].removeprefix("#")
             return {"category": asked["reason"], "order": number, "refund": True, "escalate": False}
@@ -63,7 +63,7 @@ agent = govern(
         tools=[
             tool(find_order, effect="reads", prepare=when_named),
             tool(list_charges, effect="reads", prepare=when_unclear),
-            tool(refund, effect="irreversible", approver="role:support-lead", prepare=when_due),
+            tool(refund, effect="irreversible", approver="role:support-lead", idempotent=True, prepare=when_due),
             tool(open_ticket, effect="writes", prepare=when_unknown),
         ],
     ),

@@ -8,6 +8,8 @@ import re
 from pydantic_ai import RunContext, ToolDefinition
 from pydantic_ai.messages import ToolReturnPart
 
+from handrail import idempotency_key
+
 from .desk import Desk, DeskError, Order, held_cents
 from .due import refund_due
 from .triage import Category
@@ -46,7 +48,7 @@ def list_charges(ctx: RunContext[Desk], number: str) -> str:
 
 def refund(ctx: RunContext[Desk], number: str, cents: int, reason: Category) -> str:
     """Give money back for an order. It cannot be undone."""
-    made = ctx.deps.refund(number, cents, reason, key=f"{ctx.conversation_id}/{ctx.tool_call_id}")
+    made = ctx.deps.refund(number, cents, reason, key=idempotency_key())
     return f"Refunded {made.cents} cents {made.currency} for order {made.order}."
 
 

@@ -1,0 +1,169 @@
+"""The gate's tables: baselines, each a pointer to a complete eval run, and every verdict of the gate. Rows are added,
+never rewritten: of the baselines for one agent and one state of its set, the newest counts.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Row, String, Table, Text, select
+
+from handrail.kernel import from_unix_ns, metadata, unix_ns
+
+from .rule import GateVerdict
+
+baselines = Table(
+    "baselines",
+    metadata,
+    Column("baseline_id", String, primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("set_hash", String, nullable=False),
+    Column("agent_hash", String),
+    Column("eval_run_id", String, nullable=False),
+    Column("by", String, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Index("ix_baselines_agent_set_hash", "agent", "set_hash", "at_ns"),
+)
+gates = Table(
+    "gates",
+    metadata,
+    Column("gate_id", String, primary_key=True),
+    Column("agent", String, nullable=False),
+    Column("baseline_id", String, nullable=False),
+    Column("eval_run_id", String, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Index("ix_gates_agent_at_ns", "agent", "at_ns"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The eval run to beat, for one agent and one state of its set; `agent_hash` is that of the agent it was run on."""
+
+    baseline_id: str
+    agent: str
+    set_hash: str
+    agent_hash: str | None
+    eval_run_id: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateView:
+    """A verdict of the gate as it was kept: `eval_run_id` is the candidate's."""
+
+    gate_id: str
+    agent: str
+    baseline_id: str
+    eval_run_id: str
+    verdict: GateVerdict
+    at: datetime
+
+
+def add_baseline(baseline: Baseline) -> Callable[[Connection], None]:
+    """An op that makes `baseline` the one that counts, unless a newer one is there."""
+    row = {
+        "baseline_id": baseline.baseline_id,
+        "agent": baseline.agent,
+        "set_hash": baseline.set_hash,
+        "agent_hash": baseline.agent_hash,
+        "eval_run_id": baseline.eval_run_id,
+        "by": baseline.by,
+        "at_ns": unix_ns(baseline.at),
+    }
+
+    def op(conn: Connection) -> None:
+        conn.execute(baselines.insert(), row)
+
+    return op
+
+
+def add_gate(gate: GateView) -> Callable[[Connection], None]:
+    """An op that keeps a verdict."""
+    row = {
+        "gate_id": gate.gate_id,
+        "agent": gate.agent,
+        "baseline_id": gate.baseline_id,
+        "eval_run_id": gate.eval_run_id,
+        "passed": gate.verdict.passed,
+        "body": _body(gate.verdict),
+        "at_ns": unix_ns(gate.at),
+    }
+
+    def op(conn: Connection) -> None:
+        conn.execute(gates.insert(), row)
+
+    return op
+
+
+def newest_baseline(conn: Connection, agent: str, set_hash: str) -> Baseline | None:
+    """The one that counts."""
+    query = select(baselines).where(baselines.c.agent == agent, baselines.c.set_hash == set_hash)
+    row = conn.execute(query.order_by(baselines.c.at_ns.desc(), baselines.c.baseline_id.desc()).limit(1)).one_or_none()
+    return None if row is None else _baseline(row)
+
+
+def list_baselines(conn: Connection, agent: str, limit: int) -> list[Baseline]:
+    """An agent's, for any state of its set, the newest first."""
+    query = select(baselines).where(baselines.c.agent == agent).limit(limit)
+    rows = conn.execute(query.order_by(baselines.c.at_ns.desc(), baselines.c.baseline_id.desc()))
+    return [_baseline(row) for row in rows]
+
+
+def list_gates(conn: Connection, agent: str, limit: int) -> list[GateView]:
+    """What the gate said of an agent, the newest first."""
+    query = select(gates).where(gates.c.agent == agent).limit(limit)
+    return [_gate(row) for row in conn.execute(query.order_by(gates.c.at_ns.desc(), gates.c.gate_id.desc()))]
+
+
+def _body(verdict: GateVerdict) -> str:
+    shares = {name: str(getattr(verdict, name)) for name in ("baseline", "candidate", "drop", "margin")}
+    cases = {
+        "newly_failing": verdict.newly_failing,
+        "newly_passing": verdict.newly_passing,
+        "cases": verdict.cases,
+    }
+    return json.dumps({**shares, **cases})
+
+
+def _verdict(passed: bool, body: str) -> GateVerdict:
+    kept = json.loads(body)
+    return GateVerdict(
+        passed=passed,
+        baseline=Fraction(kept["baseline"]),
+        candidate=Fraction(kept["candidate"]),
+        drop=Fraction(kept["drop"]),
+        margin=Fraction(kept["margin"]),
+        newly_failing=tuple(kept["newly_failing"]),
+        newly_passing=tuple(kept["newly_passing"]),
+        cases=kept["cases"],
+    )
+
+
+def _baseline(row: Row[Any]) -> Baseline:
+    return Baseline(
+        baseline_id=row.baseline_id,
+        agent=row.agent,
+        set_hash=row.set_hash,
+        agent_hash=row.agent_hash,
+        eval_run_id=row.eval_run_id,
+        by=row.by,
+        at=from_unix_ns(row.at_ns),
+    )
+
+
+def _gate(row: Row[Any]) -> GateView:
+    return GateView(
+        gate_id=row.gate_id,
+        agent=row.agent,
+        baseline_id=row.baseline_id,
+        eval_run_id=row.eval_run_id,
+        verdict=_verdict(row.passed, row.body),
+        at=from_unix_ns(row.at_ns),
+    )

@@ -1,0 +1,205 @@
+"""A set grows by what production showed: a run that a person judged becomes a frozen case."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from handrail.kernel import BadInput
+from handrail.review import Verdict, used_in_case, verdicts_of
+from handrail.runs import GovernedAgent, Runtime, load_input, load_run
+
+from .appending import append_case
+from .runner import TENANT
+from .sets import (
+    Case,
+    Difference,
+    EvalSet,
+    Frozen,
+    changes_since,
+    check_frozen,
+    checked_reason,
+    freeze,
+    load_set,
+    lock_path,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A run of production, and what a person says its answer should have been. `asked` is its input, as JSON.
+
+    `right` is whether the run's own answer was; None where nobody said.
+    """
+
+    run_id: str
+    asked: Any
+    right: bool | None
+    should: Mapping[str, JsonValue]
+    by: str
+    on: dt.date
+    note: str | None = None
+
+    @property
+    def source(self) -> str:
+        verb = {None: "judged", True: "marked right", False: "marked wrong"}[self.right]
+        said = f"production run {self.run_id}, {verb} by {self.by} on {self.on}" + (
+            f": {self.note}" if self.note else ""
+        )
+        return " ".join(said.split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    """A case that was added, and the set as it was frozen with it."""
+
+    case: Case
+    frozen: Frozen
+
+
+async def add_case(
+    runtime: Runtime,
+    agent: GovernedAgent[Any, Any],
+    run_id: str,
+    *,
+    why: str,
+    by: str,
+    should: Mapping[str, JsonValue] | None = None,
+    case_id: str | None = None,
+) -> Grown:
+    """Makes a run the newest case of the agent's set and freezes the set, with `why` in its history.
+
+    What is right comes from the run's newest verdict, or from `should` as `by` says it where that names nothing. The
+    case is written to the YAML first, then the lock, then the verdict is told its case: a crash between leaves a case
+    that is not frozen or a verdict that does not know its case, and the same call again completes it.
+
+    Raises NotFound for no such run, and BadInput where the set is not frozen otherwise, the run is a case already, or
+    no case can be made of it; then nothing was changed.
+    """
+    if agent.trials is None:
+        raise BadInput(f"agent {agent.name} has no eval set; pass `trials=Trials(cases=..., observe=...)` to govern()")
+    path, today = agent.trials.cases, runtime.clock.now().date()
+    reason, loaded = checked_reason(path, why), load_set(path)
+    judged, verdict = await _judged(runtime, agent.name, run_id, should or {}, by)
+    there = next((case for case in loaded.cases if case.source.startswith(f"production run {judged.run_id},")), None)
+    if there is None:
+        check_frozen(loaded, lock_path(path))
+        case = case_from_run(loaded, judged, today, case_id=case_id)
+        append_case(path, case)
+    else:
+        case = _to_complete(loaded, path, there, judged, verdict)
+    frozen = freeze(path, reason, today)
+    if verdict is not None:
+        await runtime.database.write(used_in_case(verdict.verdict_id, case.id))
+    return Grown(case=case, frozen=frozen)
+
+
+def case_from_run(loaded: EvalSet, judged: Judged, today: dt.date, *, case_id: str | None = None) -> Case:
+    """The case that a run makes in this set; without `case_id` it is called by the end of the run's id.
+
+    Raises BadInput where the run's input is not text, `should` names nothing, or a field or a kind of value that the
+    set's cases do not expect, and where `case_id` is taken or no name.
+    """
+    if not isinstance(judged.asked, str):
+        raise BadInput(f"run {judged.run_id}: its input is not text only, and a case's is; write the case by hand")
+    taken = {case.id for case in loaded.cases}
+    if case_id in taken:
+        raise BadInput(f"case id {case_id}: taken in {loaded.name}; give another with --id")
+    _check_expectations(loaded, judged)
+    try:
+        return Case(
+            id=_free_id(judged.run_id, taken) if case_id is None else case_id,
+            input=judged.asked,
+            expect=dict(judged.should),
+            source=judged.source,
+            date=today,
+            tags=("production",),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise BadInput(f"run {judged.run_id} makes no case: {field}: {first['msg']}; correct it") from error
+
+
+async def _judged(
+    runtime: Runtime, agent: str, run_id: str, should: Mapping[str, JsonValue], by: str
+) -> tuple[Judged, Verdict | None]:
+    now = runtime.clock.now()
+    run = await runtime.database.read(lambda conn: load_run(conn, run_id, now))
+    if run.agent != agent or run.tenant == TENANT:
+        what = "a trial of an eval set" if run.tenant == TENANT else f"of agent {run.agent}"
+        raise BadInput(f"run {run.run_id} is {what}; name a run of {agent} in production")
+    asked = await runtime.database.read(lambda conn: load_input(conn, run.run_id))
+    verdicts = await runtime.database.read(lambda conn: verdicts_of(conn, run.run_id))
+    newest = max(verdicts, key=lambda each: (each.at, each.verdict_id), default=None)
+    if newest is None:
+        return Judged(run_id=run.run_id, asked=asked, right=None, should=should, by=by, on=now.date()), None
+    if newest.should and should and dict(newest.should) != dict(should):
+        raise BadInput(
+            f"run {run.run_id}: {newest.by} said already what it should have been; leave --should out, or mark the run "
+            "anew with `handrail runs mark`"
+        )
+    judged = Judged(
+        run_id=run.run_id,
+        asked=asked,
+        right=newest.right,
+        should=newest.should or should,
+        by=newest.by,
+        on=newest.at.date(),
+        note=newest.note,
+    )
+    return judged, newest
+
+
+def _to_complete(loaded: EvalSet, path: Path, there: Case, judged: Judged, verdict: Verdict | None) -> Case:
+    """The run's case in a set where an earlier call was cut short. Raises BadInput where none was."""
+    known = BadInput(f"run {judged.run_id} is case {there.id} of {loaded.name} already; change that case by hand")
+    if changes_since(loaded, lock_path(path)) != Difference(added=(there.id,)):
+        check_frozen(loaded, lock_path(path))
+        if verdict is None or verdict.case_id == there.id:
+            raise known
+    others = loaded.model_copy(update={"cases": tuple(case for case in loaded.cases if case is not there)})
+    again = judged if verdict else replace(judged, on=there.date)
+    if case_from_run(others, again, there.date, case_id=there.id).content_hash != there.content_hash:
+        raise known
+    return there
+
+
+def _check_expectations(loaded: EvalSet, judged: Judged) -> None:
+    """A case that expects what the agent is never asked for, or a value of another type, could not be met."""
+    fields: dict[str, set[str]] = {}
+    for case in loaded.cases:
+        for name, value in case.expect.items():
+            fields.setdefault(name, set()).add(_kind(value))
+    if not judged.should:
+        raise BadInput(
+            f"run {judged.run_id}: nobody said yet what it should have been; give --should FIELD=VALUE for what counts "
+            f"of {', '.join(sorted(fields))}"
+        )
+    for name, value in judged.should.items():
+        if name not in fields:
+            near = get_close_matches(name, fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"they expect {', '.join(sorted(fields))}"
+            raise BadInput(f"should: no case of {loaded.name} expects {name!r}; {hint}")
+        usual = fields[name] - {_kind(None)}
+        if value is not None and usual and _kind(value) not in usual:
+            quotes = f"; write it in quotes, --should '{name}=\"{value}\"'" if usual == {"text"} else ""
+            raise BadInput(
+                f"should: {name} is {_kind(value)} here, and {' or '.join(sorted(usual))} in the cases of "
+                f"{loaded.name}, so no answer could match both{quotes}"
+            )
+
+
+def _kind(value: JsonValue) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+    return "nothing" if value is None else names.get(type(value), "a mapping")
+
+
+def _free_id(run_id: str, taken: set[str]) -> str:
+    first = f"run-{run_id[-8:]}"
+    return next(name for name in (first if n == 1 else f"{first}-{n}" for n in count(1)) if name not in taken)
