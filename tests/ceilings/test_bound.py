@@ -99,10 +99,12 @@ def test_half_characters_are_counted(text: str) -> None:
     assert _bound(*_told(text)) - _bound(*_told("")) >= 9 * len(text)
 
 
-@given(JSON, st.sampled_from([None, 2]), st.booleans())
-def test_values_have_at_most_as_many_tokens_as_the_bound(value: Any, indent: int | None, escaped: bool) -> None:
+@given(JSON, st.sampled_from([(",", ":"), (", ", ": ")]), st.booleans())
+def test_values_have_at_most_as_many_tokens_as_the_bound(
+    value: Any, separators: tuple[str, str], escaped: bool
+) -> None:
     """Arguments and findings stay within the bound however a provider writes their JSON."""
-    tokens = _tokens(json.dumps(value, indent=indent, ensure_ascii=escaped))
+    tokens = _tokens(json.dumps(value, separators=separators, ensure_ascii=escaped))
     schema = ToolDefinition(name="f", parameters_json_schema={"type": "object", "default": value})
     for message in (
         ModelResponse([ToolCallPart("f", {"value": value})]),
@@ -114,6 +116,15 @@ def test_values_have_at_most_as_many_tokens_as_the_bound(value: Any, indent: int
     assert _bound(parameters=ModelRequestParameters(output_tools=[schema])) >= tokens
     output = OutputObjectDefinition({"type": "object", "default": value})
     assert _bound(parameters=ModelRequestParameters(output_object=output)) >= tokens
+
+
+@given(JSON)
+def test_errors_have_at_most_as_many_tokens_as_the_bound(value: Any) -> None:
+    """A failure goes out as an object around its text, quotes within quotes: that is within the bound too."""
+    part = ToolReturnPart("f", value, tool_call_id="1", outcome="failed")
+    plain = ToolReturnPart("f", [], tool_call_id="1", outcome="failed")
+    grown = _bound(ModelRequest([part])) - _bound(ModelRequest([plain]))
+    assert grown >= _tokens(part.model_response_str()) - _tokens(plain.model_response_str())
 
 
 def test_what_is_longer_has_a_higher_bound() -> None:
@@ -150,6 +161,14 @@ def test_definitions_are_counted_where_they_are_used() -> None:
         )
         > 9_000
     )
+
+
+def test_what_a_tool_returns_is_counted_where_it_is_sent() -> None:
+    """The schema of a tool's return counts only for tools that were asked to send it."""
+    returns = {"type": "string", "description": "x" * 10_000}
+    for included, most in ((True, 15_000), (False, 5_000), (None, 5_000)):
+        tool = ToolDefinition(name="f", return_schema=returns, include_return_schema=included)
+        assert most - 5_000 <= _bound(parameters=ModelRequestParameters(function_tools=[tool])) < most
 
 
 class _Node(BaseModel):

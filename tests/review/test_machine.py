@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Connection, select
 
 from handrail.kernel import Database, HandrailError, Op
@@ -57,7 +57,7 @@ STEPS = (
     *["approve"] * 4,
     *["begin"] * 4,
     *["complete", "fail", "take_over", "wait"] * 2,
-    *["deny", "expire", "renew", "withdraw", "wait_for_days"],
+    *["deny", "expire", "renew", "withdraw", "propose", "wait_for_days"],
 )
 
 
@@ -105,13 +105,8 @@ class Approvals(RuleBasedStateMachine):
     def propose_first(self, kinds: Kinds) -> None:
         self._propose(RUNS[0], kinds)
 
-    @precondition(lambda self: not self._in("pending"))
-    @rule(run_id=st.sampled_from(RUNS), kinds=KINDS)
-    def propose(self, run_id: str, kinds: Kinds) -> None:
-        self._propose(run_id, kinds)
-
-    @rule(step=st.sampled_from(STEPS), number=st.integers(0, 9), suited=MOSTLY, right=MOSTLY)
-    def step(self, step: str, number: int, suited: bool, right: bool) -> None:
+    @rule(step=st.sampled_from(STEPS), number=st.integers(0, 9), suited=MOSTLY, right=MOSTLY, kinds=KINDS)
+    def step(self, step: str, number: int, suited: bool, right: bool, kinds: Kinds) -> None:
         """One step about one approval: where `suited` says so, one that the step suits, if there are any."""
         now = self._clock.now()
         match step:
@@ -129,6 +124,8 @@ class Approvals(RuleBasedStateMachine):
                 self._take_over(RUNS[number % 2], now)
             case "withdraw":
                 self._withdraw(RUNS[1])
+            case "propose":
+                self._propose(RUNS[number % 2], kinds)
             case "wait":
                 self._clock.advance(EXECUTING.total_seconds() / 2)
             case _:
@@ -272,4 +269,4 @@ def _proposed(model: Model, now: datetime) -> Approval:
 
 
 TestApprovals = Approvals.TestCase
-TestApprovals.settings = settings(max_examples=40, stateful_step_count=40)
+TestApprovals.settings = settings(max_examples=60, stateful_step_count=40)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select, union_all
 
 from handrail.kernel import NanoUsd, from_unix_ns, unix_ns
 
@@ -58,10 +58,12 @@ def spending(
     """
     windows = windows_of(now, limits.time_zone)
     scopes: tuple[MoneyScope, ...] = ("user", "tenant")
-    current = [(scope, unix_ns(windows[scope].start)) for scope in scopes]
+    current = (
+        and_(accounts.c.scope == scope, accounts.c.starts_ns == unix_ns(windows[scope].start)) for scope in scopes
+    )
     query = (
         select(accounts)
-        .where(tuple_(accounts.c.scope, accounts.c.starts_ns).in_(current))
+        .where(or_(*current))
         .order_by((accounts.c.spent_cost + accounts.c.held_cost).desc(), accounts.c.key)
         .limit(limit)
     )

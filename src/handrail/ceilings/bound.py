@@ -2,8 +2,8 @@
 
 A byte-level BPE has a token for each byte and merges from there, so a text has at most as many tokens as UTF-8 bytes
 (Sennrich et al. 2016 on byte pairs, as in GPT-2 and its followers). SentencePiece with byte fallback keeps to the same.
-JSON is counted as it is longest: indented, everything but ASCII escaped. What providers and Pydantic AI write around
-the texts gets fixed allowances, generous where nobody publishes a number.
+JSON is counted with spaces and with everything but ASCII escaped, which is as long as it is sent. What providers and
+Pydantic AI write around the texts gets fixed allowances, generous where nobody publishes a number.
 """
 
 import json
@@ -44,7 +44,7 @@ PART = 32
 """For each message, part, tool and id: roles, separators and end marks. OpenAI's cookbook counts 3 or 4 tokens."""
 FRAME = 512
 """For parts that Pydantic AI puts a sentence or a tag around, and for the note it adds to text with tags of its own."""
-TOOL_PREAMBLE = 2_000
+TOOL_PREAMBLE = 1_000
 """For a provider's own words on using tools. Anthropic's page on tool use pricing lists up to 530 for Claude 3; up to
 935 are reported for later models."""
 IMAGE = 5_000
@@ -90,8 +90,9 @@ def _of_parameters(parameters: ModelRequestParameters) -> Iterator[int | None]:
 
 
 def _tool(tool: ToolDefinition) -> int:
-    described = _json([tool.name, tool.description, tool.return_schema])
-    return PART + described + _schema(tool.parameters_json_schema)
+    # To most models Pydantic AI sends what a tool returns in its description, indented, and only where it was asked to.
+    returns = json.dumps(tool.return_schema, indent=2) if tool.include_return_schema else ""
+    return PART + _json([tool.name, tool.description, returns]) + _schema(tool.parameters_json_schema)
 
 
 def _schema(schema: dict[str, Any]) -> int:
@@ -114,15 +115,18 @@ def _of_part(part: ModelRequestPart | ModelResponsePart) -> Iterator[int | None]
         case ToolCallPart() | NativeToolCallPart():
             yield _text(part.tool_name) + _text_or_json(part.args) + _text(part.tool_call_id)
         case ToolReturnPart() | NativeToolReturnPart():
-            yield FRAME + _text(part.tool_name) + _text(part.tool_call_id)
+            yield _text(part.tool_name) + _text(part.tool_call_id)
             yield from _of_content(part.content if isinstance(part.content, list) else [part.content])
+            if part.outcome != "success":
+                # An error is sent as text within an object: its quotes are escaped once more.
+                yield FRAME + _json(as_json(part.content).decode())
         case FilePart():
             yield from _of_content([part.content])
         case SpeechPart():
             yield None
         case _:
             # Retries, changes of tools and instructions, summaries, and what a later Pydantic AI adds.
-            yield FRAME + _json(part)
+            yield FRAME + len(json.dumps(_plain(part), indent=2))
 
 
 def _of_content(content: Sequence[Any]) -> Iterator[int | None]:
@@ -153,4 +157,8 @@ def _text(text: str) -> int:
 
 
 def _json(found: Any) -> int:
-    return len(json.dumps(json.loads(as_json(found)), indent=2))
+    return len(json.dumps(_plain(found)))
+
+
+def _plain(found: Any) -> Any:
+    return json.loads(as_json(found))

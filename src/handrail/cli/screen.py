@@ -108,9 +108,8 @@ def _line(span: Span, *, orphan: bool) -> Text:
     line = Text.assemble((harmless(span.name), "bold"), "  ", took)
     if span.usage.input or span.usage.output:
         line.append(f"  {span.usage.input:,} in, {span.usage.output:,} out", "dim")
-    held = span.attributes.get(names.HELD, ZERO)
-    if span.cost != ZERO or held != ZERO:
-        line.append(f"  {show_usd(span.cost)}" + (f" of {show_usd(held)} held" if held != ZERO else ""))
+    if span.cost != ZERO or span.held:
+        line.append(f"  {show_usd(span.cost)}" + (f" of {show_usd(span.held)} held" if span.held else ""))
     if span.attempt > 1:
         line.append("  stricter retry", "yellow")
     if approval := span.attributes.get(names.APPROVAL):

@@ -56,6 +56,7 @@ async def asking(
         names.REQUEST_MODEL: model.model_name,
         names.ATTEMPT: 1 if retry_of is None else 2,
         names.RETRY_OF: retry_of,
+        names.FINGERPRINT: record.agent_hash,
         names.HELD: held.amount.cost,
         names.HELD_INPUT: held.amount.input_tokens,
         names.HELD_OUTPUT: held.amount.output_tokens,

@@ -114,6 +114,11 @@ class Record:
         return self._carried.root_span_id if self._carried else self._root.span_id
 
     @property
+    def agent_hash(self) -> str | None:
+        """The fingerprint of the whole agent, known from its first request on."""
+        return self._fingerprint and self._fingerprint.agent
+
+    @property
     def retried(self) -> bool:
         """Whether malformed work was given its second try."""
         return self.retry.used > 0
@@ -219,6 +224,8 @@ class Record:
         settings = {**(model.settings or {}), **settings}
         self._sent = identify(self._definition, self._model, settings, messages, parameters)
         self._fingerprint = self._sent.fingerprint
+        assert self._root is not None
+        self._root.set({names.FINGERPRINT: self._fingerprint.agent})
         template, agent = self._definition.template, self.request.agent
         if not self.runtime.has_seen(self._sent.fingerprint):
             self._pending.append(store.remember(self._sent, template, agent, self.runtime.clock.now()))

@@ -40,6 +40,7 @@ USER = "enduser.id"
 TENANT = "tenant.id"
 RUN = "handrail.run.id"
 COST = "handrail.cost.nano_usd"
+FINGERPRINT = "handrail.agent.fingerprint"
 ATTEMPT = "retry.attempt"
 RETRY_OF = "retry.of"
 HELD = "handrail.hold.nano_usd"
@@ -51,7 +52,7 @@ DECIDED_BY = "handrail.approval.decided_by"
 
 _COLUMNS = frozenset(
     {OPERATION, AGENT, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL, INPUT_TOKENS, OUTPUT_TOKENS, CACHE_READ, CACHE_WRITE}
-    | {ERROR, USER, TENANT, RUN, COST, ATTEMPT, RETRY_OF}
+    | {ERROR, USER, TENANT, RUN, COST, ATTEMPT, RETRY_OF, HELD, CONVERSATION, FINGERPRINT}
 )
 
 
@@ -86,6 +87,9 @@ def read_span(span: "ReadableSpan", payload: Mapping[str, Any] | None) -> Span:
             cache_write=_whole(found, CACHE_WRITE),
         ),
         cost=NanoUsd(_whole(found, COST)),
+        held=None if HELD not in found else NanoUsd(_whole(found, HELD)),
+        conversation_id=_text(found, CONVERSATION),
+        fingerprint=_text(found, FINGERPRINT),
         attempt=_whole(found, ATTEMPT) or 1,
         retry_of=_text(found, RETRY_OF),
         attributes={name: value for name, value in found.items() if name not in _COLUMNS},

@@ -44,6 +44,15 @@ class Span:
     model: str | None = None
     usage: Usage = Usage()
     cost: NanoUsd = ZERO
+    reported_cost: NanoUsd | None = None
+    """What the sender says it cost, kept beside ours."""
+    held: NanoUsd | None = None
+    """What was held for a model request; None where nobody held anything: spend outside every ceiling."""
+    conversation_id: str | None = None
+    first_token_ns: int | None = None
+    """From the request to the first of its answer."""
+    fingerprint: str | None = None
+    """The hash of the whole agent."""
     attempt: int = 1
     retry_of: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
