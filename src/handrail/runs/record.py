@@ -116,7 +116,7 @@ class Record:
     @property
     def agent_hash(self) -> str | None:
         """The fingerprint of the whole agent, known from its first request on."""
-        return self._fingerprint and self._fingerprint.agent
+        return self._fingerprint.agent if self._fingerprint else None
 
     @property
     def retried(self) -> bool:
