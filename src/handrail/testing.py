@@ -9,14 +9,18 @@ with sandbox(tmp_path, model=FunctionModel(script), clock=clock) as runtime:
 import asyncio
 import heapq
 import itertools
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic_ai.models import Model
+from sqlalchemy import event
 
-from handrail.kernel import Settings
+from handrail.kernel import Database, Settings
 from handrail.runs import Runtime, use_runtime
 
 
@@ -62,6 +66,34 @@ class VirtualClock:
 def _wake(sleeper: asyncio.Future[None]) -> None:
     if not sleeper.done():
         sleeper.set_result(None)
+
+
+def killed_at_commit(database: Database, kill: int) -> None:
+    """Ends this process with SIGKILL at a commit of `database`: number 0 right before the first, 1 right after it, and
+    so on. For tests of what a crash leaves behind.
+    """
+    engine, seen = database._engine, itertools.count()  # noqa: SLF001
+    ending = [False]
+
+    def before(*_: Any) -> None:
+        if next(seen) == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        ending[0] = True
+
+    def after(*_: Any) -> None:
+        if ending[0] and next(seen) == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        ending[0] = False
+
+    def statement(_conn: Any, _cursor: Any, said: str, *_: Any) -> None:
+        if said == "COMMIT":
+            before()
+
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "before_cursor_execute", statement)
+    else:
+        event.listen(engine, "commit", before)
+    event.listen(engine, "checkin", after)
 
 
 @contextmanager

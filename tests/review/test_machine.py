@@ -269,4 +269,4 @@ def _proposed(model: Model, now: datetime) -> Approval:
 
 
 TestApprovals = Approvals.TestCase
-TestApprovals.settings = settings(max_examples=60, stateful_step_count=40)
+TestApprovals.settings = settings(max_examples=40, stateful_step_count=40)
