@@ -370,3 +370,32 @@ def test_no_key_outside_an_action() -> None:
     """There is an idempotency key only inside an approved action."""
     with pytest.raises(BadInput, match="no approved action"):
         idempotency_key()
+
+
+async def test_a_long_action_stays_under_way(runtime: Runtime, clock: VirtualClock) -> None:
+    """An action that takes longer than its lease keeps it, as its run does: nobody takes either over."""
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    async def refund() -> str:
+        began.set()
+        await may_end.wait()
+        return "paid"
+
+    agent = governed(Script(says(calls("refund")), counts(1)), declared(refund))
+    asked = await waiting(agent)
+    await decided(runtime, asked)
+    running = asyncio.ensure_future(agent.resume(asked.facts.run_id))
+    await began.wait()
+    [before] = await approvals(runtime, asked.facts.run_id)
+    async with asyncio.timeout(30):
+        while not clock.sleeping:
+            await runtime.database.read(lambda _conn: None)
+        clock.advance(LEASE.total_seconds() / 2)
+        while (await approvals(runtime, asked.facts.run_id)) == [before]:
+            await runtime.database.read(lambda _conn: None)
+    [after] = await approvals(runtime, asked.facts.run_id)
+    assert before.executing_until is not None
+    assert after.executing_until is not None
+    assert (after.executing_until - before.executing_until).total_seconds() == LEASE.total_seconds() / 2
+    may_end.set()
+    assert isinstance(await running, Answered)

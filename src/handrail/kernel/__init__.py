@@ -21,7 +21,7 @@ from .errors import (
 from .ids import new_id
 from .jobs import Job, claim, enqueue, finish, give_up, retry_later
 from .money import ZERO, NanoUsd, nano_usd, show_usd, usd
-from .packing import as_json, pack, unpack, unpack_json
+from .packing import as_json, pack, storable, unpack, unpack_json
 from .schema import metadata, upgrade
 from .settings import Ceilings, Price, Settings, load_settings
 from .writer import Op
@@ -65,6 +65,7 @@ __all__ = [
     "pack",
     "retry_later",
     "show_usd",
+    "storable",
     "store_url",
     "unix_ns",
     "unpack",

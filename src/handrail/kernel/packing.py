@@ -31,6 +31,11 @@ def _plain(found: Any) -> Any:
         return repr(found)
 
 
+def storable(text: str) -> str:
+    r"""`text` as every store can hold it: half a surrogate pair as \udc80, NUL, which Postgres refuses, as \x00."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
 def pack(found: Any) -> bytes:
     """`found` as JSON, compressed where it is long; `as_json` says how what JSON lacks is written."""
     body = as_json(found)

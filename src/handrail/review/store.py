@@ -28,12 +28,11 @@ from sqlalchemy import (
     update,
 )
 
-from handrail.kernel import NotFound, enqueue, from_unix_ns, metadata, pack, unix_ns, unpack
+from handrail.kernel import NotFound, enqueue, from_unix_ns, metadata, pack, storable, unix_ns, unpack
 
 from .approval import EXECUTING, MOVES, Approval, Begun, Move, State, canonical
 from .deciding import beginning, how_decided, recovering, why_not
 from .errors import AlreadyDecided, NotPermitted
-from .text import storable
 
 approvals = Table(
     "approvals",
@@ -93,7 +92,7 @@ def decide(
     AlreadyDecided, which includes what is past its expiry.
     """
     move: Move = "approve" if verdict == "approved" else "deny"
-    decision: dict[str, Any] = {"decided_by": person, "decided_ns": unix_ns(now), "note": storable(note)}
+    decision: dict[str, Any] = {"decided_by": person, "decided_ns": unix_ns(now), "note": note and storable(note)}
 
     def op(conn: Connection) -> Approval:
         found, others = _round(conn, approval_id)

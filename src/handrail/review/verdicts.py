@@ -22,9 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from handrail.kernel import NotFound, from_unix_ns, metadata, pack, unix_ns, unpack
-
-from .text import storable
+from handrail.kernel import NotFound, from_unix_ns, metadata, pack, storable, unix_ns, unpack
 
 verdicts = Table(
     "verdicts",
@@ -68,7 +66,7 @@ def give_verdict(verdict: Verdict) -> Callable[[Connection], None]:
         "tenant": verdict.tenant,
         "is_right": verdict.right,
         "should": None if verdict.should is None else pack(verdict.should),
-        "note": storable(verdict.note),
+        "note": verdict.note and storable(verdict.note),
         "given_by": verdict.by,
         "at_ns": unix_ns(verdict.at),
         "case_id": verdict.case_id,

@@ -67,6 +67,7 @@ async def approved(
         case _:
             raise ActionUncertain(approval, f"not executed: it is {begun.state}, or its arguments were changed")
     token = _executing.set(approval)
+    record.executing.add(approval.approval_id)
     try:
         result = await execute()
     except Exception as error:
@@ -76,6 +77,7 @@ async def approved(
             raise
         raise ActionUncertain(approval, f"{type(error).__name__}: {error}") from error
     finally:
+        record.executing.discard(approval.approval_id)
         _executing.reset(token)
     await database.write(complete(approval.approval_id, result))
     return result

@@ -16,7 +16,7 @@ from pydantic_ai.models import Model, ModelRequestParameters
 
 from handrail.fallback import OneRetry
 from handrail.kernel import ZERO, NanoUsd, Op, StoreError, unix_ns
-from handrail.review import Approval
+from handrail.review import EXECUTING, Approval, renew_executing
 from handrail.traces import LiveSpan, Recorder, StoreSpans, Usage, names
 
 from . import store
@@ -74,6 +74,8 @@ class Record:
         self.cost = carried.cost if carried else ZERO
         self.tools = list(carried.tools) if carried else []
         self.last_request: str | None = None
+        self.executing: set[str] = set()
+        """The approvals whose actions are being executed."""
         self._definition = definition
         self._carried = carried
         self._root: LiveSpan | None = None
@@ -235,5 +237,6 @@ class Record:
             await self.runtime.clock.sleep(store.LEASE.total_seconds() / 3)
             # A store that fails now says so at the next commit, which the run cannot go on without.
             with suppress(StoreError):
-                until = self.runtime.clock.now() + store.LEASE
-                await self.runtime.database.write(store.renew(self.request.run_id, until))
+                now = self.runtime.clock.now()
+                actions = [renew_executing(each, now + EXECUTING) for each in self.executing]
+                await self.runtime.database.write(store.renew(self.request.run_id, now + store.LEASE), *actions)

@@ -31,6 +31,7 @@ from handrail.kernel import (
     insert_new,
     metadata,
     pack,
+    storable,
     unix_ns,
     unpack,
     unpack_json,
@@ -209,7 +210,7 @@ def remember(sent: Sent, template: str, agent: str, at: datetime) -> Callable[[C
 
     def op(conn: Connection) -> None:
         for text in (template, sent.rendered):
-            insert_new(conn, prompts, {"hash": sha256(text), "text": _storable(text)})
+            insert_new(conn, prompts, {"hash": sha256(text), "text": storable(text)})
         row = {"hash": sent.fingerprint.agent, "agent": agent, "body": sent.body, "first_seen_ns": unix_ns(at)}
         insert_new(conn, agents, row)
 
@@ -294,11 +295,6 @@ def path_counts(conn: Connection, run_ids: Sequence[str]) -> dict[Path, int]:
     query = select(runs.c.path, func.count()).where(runs.c.run_id.in_(run_ids), runs.c.path.is_not(None))
     found = {row[0]: row[1] for row in conn.execute(query.group_by(runs.c.path))}
     return {path: found.get(path, 0) for path in PATHS}
-
-
-def _storable(text: str) -> str:
-    # Half a surrogate pair goes into no database, NUL not into Postgres; they are written as \udc80 and \x00.
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _view(row: Row[Any], now: datetime) -> RunView:
