@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelAPIError
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-from handrail import Answered, Outcome, Trials, govern
+from handrail import Answered, Outcome, Trials, govern, tool
 
 
 def say_again(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
@@ -32,6 +32,19 @@ def be_wrong(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
     raise TypeError("a bug in the agent")
 
 
+def pay_back(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+    told = [part for message in messages for part in message.parts if isinstance(part, ToolReturnPart)]
+    if told:
+        return ModelResponse([TextPart(str(told[-1].content))])
+    return ModelResponse([ToolCallPart("refund", {"order": "1042"})])
+
+
+def refund(order: str) -> str:
+    with Path("refunds").open("a") as paid:
+        paid.write(f"{order}\n")
+    return f"Order {order} is refunded."
+
+
 def _tell() -> None:
     Path("waiting").touch()
 
@@ -51,5 +64,8 @@ echo = govern(Agent(FunctionModel(say_again)), name="echo", trials=trials)
 silent = govern(Agent(FunctionModel(stay_silent)), name="silent", trials=trials)
 down = govern(Agent(FunctionModel(be_down)), name="down")
 wrong = govern(Agent(FunctionModel(be_wrong)), name="wrong")
+payer = govern(
+    Agent(FunctionModel(pay_back), tools=[tool(refund, effect="irreversible", approver="role:lead")]), name="payer"
+)
 modelless = govern(Agent(), name="modelless")
 bare = Agent()

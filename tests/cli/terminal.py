@@ -23,6 +23,10 @@ wrong = "shop:wrong"
 modelless = "shop:modelless"
 bare = "shop:bare"
 missing = "shop:no_such"
+payer = "shop:payer"
+
+[roles]
+lead = ["mia"]
 """
 CASES = """\
 name: echo
