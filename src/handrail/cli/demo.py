@@ -77,7 +77,9 @@ def _show_slowest(runtime: Runtime, screen: Console, outcomes: Sequence[Outcome[
 def _show_shares(screen: Console, outcomes: Sequence[Outcome[Any]]) -> None:
     counts = {path: sum(outcome.path == path for outcome in outcomes) for path in PATHS}
     shares = [f"{show_path(path)} {100 * count / len(outcomes):.0f}%" for path, count in counts.items() if count]
-    screen.print(f"\nPaths of {len(outcomes)} runs: {', '.join(shares)}")
+    screen.print(f"\nPaths of {len(outcomes)} runs: {', '.join(shares) or 'none yet'}")
+    if waiting := sum(outcome.path is None for outcome in outcomes):
+        screen.print(f"{waiting} more wait for a person to decide on a refund: `handrail approvals list`")
 
 
 def _row(case: Case, outcome: Outcome[Any]) -> dict[str, Any]:
