@@ -47,7 +47,7 @@ def started(run_id: str, *, tenant: str = "acme", agent: str = "a", asked: objec
 
 
 def ended(run_id: str, type_: str = "answered", path: Any = "happy", **body: Any) -> Any:
-    return runs_store.append_outcome(run_id, type_, path, None, NOW, body, standing())
+    return runs_store.append_outcome(runs_store.Claim(run_id), type_, path, None, NOW, body, standing())
 
 
 async def load(database: Database, run_id: str, tenant: str | None = None) -> RunView:
@@ -68,7 +68,7 @@ async def test_a_run_goes_on(database: Database) -> None:
     """Bringing a run up to date changes that run alone, and holds the largest costs."""
     await database.write(started("run_1"), started("run_2"))
     hashes = {"template_hash": "t", "rendered_hash": "r", "agent_hash": "a"}
-    await database.write(runs_store.advance("run_1", standing(cost=2**62, requests=3, **hashes)))
+    await database.write(runs_store.advance(runs_store.Claim("run_1"), standing(cost=2**62, requests=3, **hashes)))
     changed, same = await load(database, "run_1"), await load(database, "run_2")
     assert (changed.cost, changed.requests, changed.fingerprint) == (2**62, 3, Fingerprint("t", "r", "a"))
     assert (same.cost, same.fingerprint) == (7, None)

@@ -26,7 +26,8 @@ from handrail import (
 )
 from handrail.kernel import from_unix_ns
 from handrail.review import EXPIRES, Approval, approvals_of, begin, decide, expire, load_approval
-from handrail.runs import RunView, load_outcomes, load_run
+from handrail.runs import RunView, TakenOver, load_outcomes, load_run
+from handrail.runs.resuming import take_over
 from handrail.runs.store import LEASE, load_conversation
 from handrail.testing import VirtualClock, sandbox
 from handrail.traces import Span, load_trace
@@ -399,3 +400,25 @@ async def test_a_long_action_stays_under_way(runtime: Runtime, clock: VirtualClo
     assert (after.executing_until - before.executing_until).total_seconds() == LEASE.total_seconds() / 2
     may_end.set()
     assert isinstance(await running, Answered)
+
+
+async def test_a_process_that_slept_too_long(runtime: Runtime, clock: VirtualClock, till: Till) -> None:
+    """A process that wakes up after another took its run over can neither ask the model nor end the run."""
+
+    async def refund(cents: int) -> str:
+        # Nobody renews a lease while the whole process sleeps.
+        now = clock.now() + LEASE
+        await runtime.database.write(take_over(asked.facts.run_id, now))
+        return till.refund(cents)
+
+    script = Script(says(calls("refund", cents=5)), counts(1))
+    agent = governed(script, declared(refund))
+    asked = await waiting(agent)
+    await decided(runtime, asked)
+    with pytest.raises(TakenOver, match="another process carries it on"):
+        await agent.resume(asked.facts.run_id)
+    assert len(script.asked) == 1
+    outcomes = await runtime.database.read(partial(load_outcomes, run_id=asked.facts.run_id))
+    assert [each.type for each in outcomes] == ["awaiting_approval"]
+    [approval] = await approvals(runtime, asked.facts.run_id)
+    assert (approval.state, till.paid) == ("unknown_after_crash", [5])

@@ -27,6 +27,7 @@ from .stops import ActionUncertain, CeilingReached, NotResumable
 from .store import (
     OutcomeView,
     RunView,
+    TakenOver,
     list_runs,
     load_input,
     load_outcomes,
@@ -68,6 +69,7 @@ __all__ = [
     "RunView",
     "Runtime",
     "StreamEvent",
+    "TakenOver",
     "TextDelta",
     "ToolCalled",
     "ToolReturned",

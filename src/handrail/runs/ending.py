@@ -42,7 +42,7 @@ async def end_run(record: Record, outcome: Outcome[Any], said: Sequence[ModelMes
     try:
         await record.commit(
             store.append_outcome(
-                request.run_id, outcome.type, outcome.path, fault, now, _fields(outcome), record.standing()
+                record.claim, outcome.type, outcome.path, fault, now, _fields(outcome), record.standing()
             ),
             store.keep_messages(
                 request.run_id,

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, Integer, LargeBinary, String, Table, 
 from handrail.kernel import as_json, metadata, pack, unix_ns, unpack
 
 from .stops import NotResumable
-from .store import LEASE, RunView, load_run, runs
+from .store import LEASE, Claim, RunView, load_run, runs
 
 pauses = Table(
     "pauses",
@@ -46,23 +46,23 @@ def keep_pause(run_id: str, pause: Pause) -> Callable[[Connection], None]:
     return op
 
 
-def claim(run_id: str, now: datetime) -> Callable[[Connection], tuple[RunView, Pause]]:
+def take(run_id: str, now: datetime) -> Callable[[Connection], tuple[RunView, Pause, Claim]]:
     """An op that takes a paused run for this process, which keeps its lease from then on.
 
-    A run that another process had taken, and whose lease is over, is taken from it. The op raises NotFound and
-    NotResumable.
+    A run that another process had taken, and whose lease is over, is taken from it: nothing that process writes of the
+    run counts any more. The op raises NotFound and NotResumable.
     """
     lease_ns = unix_ns(now + LEASE)
 
-    def op(conn: Connection) -> tuple[RunView, Pause]:
-        conn.execute(select(runs.c.run_id).where(runs.c.run_id == run_id).with_for_update())
+    def op(conn: Connection) -> tuple[RunView, Pause, Claim]:
+        claims = conn.execute(select(runs.c.claims).where(runs.c.run_id == run_id).with_for_update()).scalar() or 0
         view = load_run(conn, run_id, now)
         pause = last_pause(conn, run_id)
         if pause is None or view.status not in ("awaiting_approval", "interrupted"):
             raise NotResumable(f"run {run_id} is {view.status} and waits for nobody; see `handrail runs show {run_id}`")
         taken = {"outcome": None, "path": None, "fault": None, "ended_ns": None, "lease_until_ns": lease_ns}
-        conn.execute(update(runs).where(runs.c.run_id == run_id).values(taken))
-        return view, pause
+        conn.execute(update(runs).where(runs.c.run_id == run_id).values(claims=claims + 1, **taken))
+        return view, pause, Claim(run_id, claims + 1)
 
     return op
 

@@ -31,6 +31,7 @@ from .runtime import Runtime
 class Carried:
     """What a run that waited for people had used until then, and what they decided."""
 
+    claim: store.Claim
     trace_id: str
     root_span_id: str
     round: int
@@ -57,6 +58,7 @@ class Record:
         self.approvals: Mapping[str, Approval] = {each.call_id: each for each in carried.approvals} if carried else {}
         """What people decided, by the id of the call."""
         self.round = carried.round if carried else 0
+        self.claim = carried.claim if carried else store.Claim(request.run_id)
         self.recorder = Recorder(
             runtime.clock,
             {
@@ -165,7 +167,7 @@ class Record:
 
     def standing_ops(self) -> list[Op]:
         """What brings the run's row up to date; nothing before the commit that opens it, which does."""
-        return [] if self._opening else [store.advance(self.request.run_id, self.standing())]
+        return [] if self._opening else [store.advance(self.claim, self.standing())]
 
     def book(self, usage: Usage, cost: NanoUsd, settling: Op) -> None:
         """Adds what a model request used; its settlement rides with the next commit."""
@@ -239,4 +241,4 @@ class Record:
             with suppress(StoreError):
                 now = self.runtime.clock.now()
                 actions = [renew_executing(each, now + EXECUTING) for each in self.executing]
-                await self.runtime.database.write(store.renew(self.request.run_id, now + store.LEASE), *actions)
+                await self.runtime.database.write(store.renew(self.claim, now + store.LEASE), *actions)

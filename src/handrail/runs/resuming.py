@@ -13,11 +13,11 @@ from handrail.traces import Usage, names
 
 from . import messages
 from .outcome import Escalated, Proposal
-from .pauses import Pause, claim
+from .pauses import Pause, take
 from .record import Carried, Record
 from .request import RunInput
 from .stops import NotResumable
-from .store import RunView
+from .store import Claim, RunView
 
 _NO_WAY_ON = {
     "expired": ("approval_expired", messages.EXPIRED),
@@ -34,6 +34,7 @@ class Waiting:
 
     run: RunView
     pause: Pause
+    claim: Claim
     approvals: Sequence[Approval]
 
     @property
@@ -51,6 +52,7 @@ class Waiting:
         """What the run's record goes on from."""
         run, pause = self.run, self.pause
         return Carried(
+            claim=self.claim,
             trace_id=run.trace_id,
             root_span_id=pause.root_span_id,
             round=pause.round,
@@ -68,14 +70,14 @@ class Waiting:
 
 def take_over(run_id: str, now: datetime) -> Callable[[Connection], Waiting]:
     """An op that takes a run whose approvals are decided. It raises NotFound and NotResumable."""
-    claiming, recovering = claim(run_id, now), recover(run_id, now)
+    taking, recovering = take(run_id, now), recover(run_id, now)
 
     def op(conn: Connection) -> Waiting:
-        run, pause = claiming(conn)
+        run, pause, claim = taking(conn)
         current = [each for each in recovering(conn) if each.round == pause.round]
         if open_ := [each.approval_id for each in current if each.state == "pending"]:
             raise NotResumable(f"run {run_id} waits for {', '.join(open_)}; see `handrail approvals list`")
-        return Waiting(run=run, pause=pause, approvals=current)
+        return Waiting(run=run, pause=pause, claim=claim, approvals=current)
 
     return op
 

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
@@ -26,6 +26,7 @@ from sqlalchemy import (
 from handrail.kernel import (
     NanoUsd,
     NotFound,
+    StoreError,
     from_unix_ns,
     insert,
     insert_new,
@@ -66,6 +67,7 @@ runs = Table(
     Column("template_hash", String),
     Column("rendered_hash", String),
     Column("agent_hash", String),
+    Column("claims", Integer, nullable=False, server_default="0"),
     Index("ix_runs_tenant_started_ns", "tenant", "started_ns"),
     Index("ix_runs_agent_started_ns", "agent", "started_ns"),
 )
@@ -106,6 +108,20 @@ agents = Table(
 )
 
 
+class TakenOver(StoreError):
+    """Another process carries the run on: leave it alone."""
+
+    code: ClassVar[str] = "taken_over"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One process's hold on a run, the `number`-th since it began; the next one ends it."""
+
+    run_id: str
+    number: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunView:
     """A run as it stands. `status` is its outcome's type, or `running`, or `interrupted` where its process is gone."""
@@ -144,7 +160,7 @@ class OutcomeView:
     body: Mapping[str, Any]
 
 
-_ADVANCE = update(runs).where(runs.c.run_id == bindparam("this_run"))
+_ADVANCE = update(runs).where(runs.c.run_id == bindparam("this_run"), runs.c.claims == bindparam("this_claim"))
 _RENEW = _ADVANCE.where(runs.c.outcome.is_(None))
 _NEXT_SEQ = (
     select(func.coalesce(func.max(outcomes.c.seq), 0) + 1)
@@ -165,19 +181,18 @@ def start(row: Mapping[str, Any], asked: Any) -> Callable[[Connection], None]:
     return op
 
 
-def advance(run_id: str, values: Mapping[str, Any]) -> Callable[[Connection], None]:
-    """An op that brings a run's columns up to date."""
-    changed = {"this_run": run_id, **values}
+def advance(claim: Claim, values: Mapping[str, Any]) -> Callable[[Connection], None]:
+    """An op that brings a run's columns up to date. It raises TakenOver."""
 
     def op(conn: Connection) -> None:
-        conn.execute(_ADVANCE, changed)
+        _advance(conn, claim, values)
 
     return op
 
 
-def renew(run_id: str, until: datetime) -> Callable[[Connection], None]:
-    """An op that keeps a run that is under way from counting as interrupted until then."""
-    changed = {"this_run": run_id, "lease_until_ns": unix_ns(until)}
+def renew(claim: Claim, until: datetime) -> Callable[[Connection], None]:
+    """An op that keeps a run that is under way from counting as interrupted until then; nothing where it is not."""
+    changed = {"this_run": claim.run_id, "this_claim": claim.number, "lease_until_ns": unix_ns(until)}
 
     def op(conn: Connection) -> None:
         conn.execute(_RENEW, changed)
@@ -186,7 +201,7 @@ def renew(run_id: str, until: datetime) -> Callable[[Connection], None]:
 
 
 def append_outcome(
-    run_id: str,
+    claim: Claim,
     type_: str,
     path: Path | None,
     fault: str | None,
@@ -194,13 +209,16 @@ def append_outcome(
     body: Mapping[str, Any],
     values: Mapping[str, Any],
 ) -> Callable[[Connection], None]:
-    """An op that appends an outcome and makes it the one the run stands at; `values` are the run's other columns."""
-    row = {"run_id": run_id, "type": type_, "path": path, "at_ns": unix_ns(at), "body": pack(body)}
+    """An op that appends an outcome and makes it the one the run stands at; `values` are the run's other columns.
+
+    It raises TakenOver.
+    """
+    row = {"run_id": claim.run_id, "type": type_, "path": path, "at_ns": unix_ns(at), "body": pack(body)}
     standing = {**values, "outcome": type_, "path": path, "fault": fault, "ended_ns": unix_ns(at)}
 
     def op(conn: Connection) -> None:
-        conn.execute(_APPEND, {"this_run": run_id, **row})
-        conn.execute(_ADVANCE, {"this_run": run_id, **standing})
+        _advance(conn, claim, standing)
+        conn.execute(_APPEND, {"this_run": claim.run_id, **row})
 
     return op
 
@@ -295,6 +313,12 @@ def path_counts(conn: Connection, run_ids: Sequence[str]) -> dict[Path, int]:
     query = select(runs.c.path, func.count()).where(runs.c.run_id.in_(run_ids), runs.c.path.is_not(None))
     found = {row[0]: row[1] for row in conn.execute(query.group_by(runs.c.path))}
     return {path: found.get(path, 0) for path in PATHS}
+
+
+def _advance(conn: Connection, claim: Claim, values: Mapping[str, Any]) -> None:
+    changed = {"this_run": claim.run_id, "this_claim": claim.number, **values}
+    if conn.execute(_ADVANCE, changed).rowcount != 1:
+        raise TakenOver(f"run {claim.run_id}: another process carries it on; this one was silent for too long")
 
 
 def _view(row: Row[Any], now: datetime) -> RunView:

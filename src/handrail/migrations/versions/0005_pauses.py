@@ -1,4 +1,4 @@
-"""Runs: what carries a run on that waits for people."""
+"""Runs: what carries a run on that waits for people, and how many processes took it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,3 +15,4 @@ def upgrade() -> None:
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "round", name=op.f("pk_pauses")),
     )
+    op.add_column("runs", sa.Column("claims", sa.Integer(), nullable=False, server_default="0"))
