@@ -14,11 +14,12 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Text
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RequestUsage
+from sqlalchemy import Connection
 
 from handrail import Answered, BadInput, Failed, Runtime, Settings, govern, tool, use_runtime
 from handrail.kernel import Price
-from handrail.runs import list_runs, load_run
-from handrail.testing import VirtualClock
+from handrail.runs import RunView, list_runs, load_run
+from handrail.testing import VirtualClock, sandbox
 from tests.runs.scripts import Count, Script, calls, counts, says
 
 pytestmark = pytest.mark.usefixtures("runtime")
@@ -268,6 +269,21 @@ def test_run_sync() -> None:
     """run_sync runs without a loop, as often as it is called."""
     agent = govern(Agent(Script(says("one"), says("two")).model), name="a")
     assert [agent.run_sync("hi", user="u").message for _ in range(2)] == ["one", "two"]
+
+
+def test_run_sync_in_another_runtime(tmp_path: Path) -> None:
+    """run_sync runs in the runtime that is the current one at each call."""
+    agent = govern(Agent(TestModel()), name="a")
+    ids = []
+    for name in ("one.db", "two.db"):
+        with sandbox(tmp_path, store=name) as opened:
+            ids.append(agent.run_sync("hi", user="u").facts.run_id)
+            found = opened.database.read_now(lambda conn: [run.run_id for run in newest(conn)])
+            assert found == ids[-1:]
+
+
+def newest(conn: Connection) -> list[RunView]:
+    return list_runs(conn, VirtualClock().now(), tenant=None, agent=None, limit=9, before=None)
 
 
 async def test_run_sync_in_a_loop() -> None:

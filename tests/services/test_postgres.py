@@ -26,10 +26,10 @@ def test_databases_are_apart(postgres: Postgres) -> None:
         engine.dispose()
 
 
-def test_model_requests_are_impossible() -> None:
+async def test_model_requests_are_impossible() -> None:
     """An agent on a provider's model fails before anything leaves the machine."""
     agent = pydantic_ai.Agent("openai:gpt-5", defer_model_check=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", "none")
         with pytest.raises(RuntimeError, match="ALLOW_MODEL_REQUESTS"):
-            agent.run_sync("hello")
+            await agent.run("hello")

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -179,7 +180,8 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return _runner().run(self.run(input, user=user, **passed))
+            # In the context of this call: the runner would go on in that of the first one.
+            return _runner().run(self.run(input, user=user, **passed), context=copy_context())
         raise BadInput("run_sync: an event loop is running here; use `await agent.run(...)`")
 
     def stream(
