@@ -4,16 +4,19 @@ from .appending import append_case
 from .baselines import Baseline, GateView, list_baselines, list_gates, newest_baseline
 from .gating import Gated, NoBaseline, gate, promote, set_baseline
 from .growing import Grown, Judged, add_case, case_from_run
+from .responses import NotRecorded, Recorded, Responses
 from .rule import MARGIN, GateVerdict, plain_rule
-from .runner import TENANT, EvalReport, frozen_set, run_evals
-from .scoring import Score, Verdict, exact, score
+from .running import EvalReport, Running, evaluating, frozen_set, run_evals
+from .scoring import Score, Seen, Verdict, exact, score, verdict_of
 from .sets import Case, Difference, EvalSet, Frozen, check_frozen, compare, freeze, load_set, lock_path
 from .store import EvalRunView, Trial, list_eval_runs, load_eval_run
+from .tasks import TENANT, CallableTask, SpendingLimit, Task
 
 __all__ = [
     "MARGIN",
     "TENANT",
     "Baseline",
+    "CallableTask",
     "Case",
     "Difference",
     "EvalReport",
@@ -26,7 +29,14 @@ __all__ = [
     "Grown",
     "Judged",
     "NoBaseline",
+    "NotRecorded",
+    "Recorded",
+    "Responses",
+    "Running",
     "Score",
+    "Seen",
+    "SpendingLimit",
+    "Task",
     "Trial",
     "Verdict",
     "add_case",
@@ -34,6 +44,7 @@ __all__ = [
     "case_from_run",
     "check_frozen",
     "compare",
+    "evaluating",
     "exact",
     "freeze",
     "frozen_set",
@@ -50,4 +61,5 @@ __all__ = [
     "run_evals",
     "score",
     "set_baseline",
+    "verdict_of",
 ]

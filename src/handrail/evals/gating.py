@@ -10,7 +10,7 @@ from handrail.runs import GovernedAgent, Runtime
 
 from .baselines import Baseline, GateView, add_baseline, add_gate, list_baselines, newest_baseline
 from .rule import GateVerdict, case_scores, plain_rule
-from .runner import EvalReport, frozen_set, run_evals
+from .running import EvalReport, frozen_set, run_evals
 from .sets import Case
 from .store import Trial, load_eval_run
 

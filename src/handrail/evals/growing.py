@@ -15,7 +15,6 @@ from handrail.review import Verdict, used_in_case, verdicts_of
 from handrail.runs import GovernedAgent, Runtime, load_input, load_run
 
 from .appending import append_case
-from .runner import TENANT
 from .sets import (
     Case,
     Difference,
@@ -28,6 +27,7 @@ from .sets import (
     load_set,
     lock_path,
 )
+from .tasks import TENANT
 
 
 @dataclass(frozen=True, kw_only=True)

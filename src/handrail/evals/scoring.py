@@ -1,20 +1,88 @@
-"""How well a trial met its case, and how sure a score is."""
+"""How well a trial met its case, and how sure a score is.
 
+A scorer is any callable of one `Seen` that gives, now or when awaited: True or False (it holds or not), a number from 0
+to 1 (it holds from a half on), a text (a note that decides nothing), or a `Scored`. Evaluators of pydantic-evals are
+taken by their shape.
+"""
+
+import inspect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+from handrail.kernel import HandrailError, NanoUsd
+from handrail.runs import Outcome, Trials
+
+from .borrowed import as_scorer
+from .sets import Case
+
+HALF = 0.5
+"""The score from which a trial counts as passed where its scorer names no threshold of its own."""
+
+
+class ScorerFailed(HandrailError):
+    """A scorer raised, or gave what is no score: mend the scorer. It says nothing about the agent."""
+
+    code: ClassVar[str] = "scorer_failed"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which of a case's expected fields the observed facts match; the trial passes when all of them do."""
+    """How a trial met its case: what held and what did not, the scores behind it, and what scorers noted.
+
+    A score that was held against a threshold has a field of its name; one without is a grade, and counts as it is.
+    """
 
     fields: Mapping[str, bool]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        return all(self.fields.values())
+        """Whether every field holds and every grade is at least a half."""
+        return all(self.fields.values()) and all(grade >= HALF for grade in self._grades)
+
+    @property
+    def value(self) -> float:
+        """What the trial counts for, 0 to 1: the mean of its grades, or 1 for a pass where there are none.
+
+        A field that does not hold makes it 0 both ways.
+        """
+        if not all(self.fields.values()):
+            return 0.0
+        return math.fsum(self._grades) / len(self._grades) if self._grades else 1.0
+
+    @property
+    def _grades(self) -> list[float]:
+        return [score for name, score in self.scores.items() if name not in self.fields]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One trial as its scorers see it: `observed` is what the set's `observe` took of the outcome, `deps` the trial's
+    own world as it is afterwards (None where the set makes none), `duration_ns` and `cost` those of its run."""
+
+    case: Case
+    outcome: Outcome[Any]
+    observed: Mapping[str, Any]
+    deps: Any
+    duration_ns: int
+    cost: NanoUsd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What a scorer says of a trial. A score below `threshold` fails it; with None, scores count as grades."""
+
+    fields: Mapping[str, bool] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    threshold: float | None = HALF
+
+
+Said: TypeAlias = bool | float | str | Scored
+Scorer: TypeAlias = Callable[[Seen], Said | Awaitable[Said]]
 
 
 @dataclass(frozen=True)
@@ -30,12 +98,65 @@ class Score:
         return f"{100 * self.mean:.1f}%{spread} ({self.cases} cases)"
 
 
+async def verdict_of(spec: Trials[Any, Any], seen: Seen) -> Verdict:
+    """What the set's scorers say of a trial, put together; without scorers, every expected field has to match exactly.
+
+    A name that two scorers use is the first one's; the second's has the scorer's name before it. Raises ScorerFailed,
+    which names the scorer and the case; errors of Handrail's own tree pass through.
+    """
+    if not spec.scorers:
+        return exact(seen.case.expect, seen.observed)
+    fields: dict[str, bool] = {}
+    scores: dict[str, float] = {}
+    notes: dict[str, str] = {}
+    for scorer in spec.scorers:
+        name = name_of(scorer)
+        said = await ask(scorer, seen)
+        for taken, new in ((fields, passes(said)), (scores, said.scores), (notes, said.notes)):
+            taken.update({_free(key, name, taken): value for key, value in new.items()})  # type: ignore[attr-defined]
+    return Verdict(fields, scores, notes)
+
+
+async def ask(scorer: Any, seen: Seen) -> Scored:
+    """What one scorer says, whatever form it gave it. Raises ScorerFailed."""
+    name = name_of(scorer)
+    where = f"scorer {name}, case {seen.case.id}"
+    try:
+        said = as_scorer(scorer)(seen)
+        found = await said if inspect.isawaitable(said) else said
+    except HandrailError:
+        raise
+    except Exception as error:
+        raise ScorerFailed(f"{where}: {type(error).__name__}: {error}; mend the scorer") from error
+    scored = _scored(name, found)
+    if scored is None:
+        raise ScorerFailed(f"{where}: {type(found).__name__} is no score; return a bool, a number, a text or Scored")
+    for key, score in scored.scores.items():
+        if not 0 <= score <= 1:
+            raise ScorerFailed(f"{where}: {key} is {score}; scale it to lie in 0 to 1")
+    return scored
+
+
+def passes(said: Scored) -> dict[str, bool]:
+    """The fields of what a scorer said, with one more for each score that was held against its threshold."""
+    if said.threshold is None:
+        return dict(said.fields)
+    return {**said.fields, **{name: score >= said.threshold for name, score in said.scores.items()}}
+
+
+def name_of(scorer: Any) -> str:
+    """What a scorer is called in verdicts: its `name`, else that of its function or class."""
+    own = getattr(scorer, "name", None)
+    found = own if isinstance(own, str) and own else getattr(scorer, "__name__", type(scorer).__name__)
+    return str(found).strip("<>") or "scorer"
+
+
 def exact(expected: Mapping[str, Any], observed: Mapping[str, Any]) -> Verdict:
     """Field by field equality of value and type, inside lists and mappings too.
 
     A field that was not observed never matches.
     """
-    return Verdict({name: name in observed and _same(observed[name], value) for name, value in expected.items()})
+    return Verdict({name: name in observed and same(observed[name], value) for name, value in expected.items()})
 
 
 def score(per_case: Sequence[float]) -> Score:
@@ -53,11 +174,33 @@ def score(per_case: Sequence[float]) -> Score:
     return Score(mean, math.sqrt(variance / n), n)
 
 
-def _same(found: Any, expected: Any) -> bool:
+def same(found: Any, expected: Any) -> bool:
+    """Equality of value and type, inside lists and mappings too."""
     if type(found) is not type(expected):
         return False
     if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(_same(found[key], expected[key]) for key in expected)
+        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
     if isinstance(expected, list | tuple):
-        return len(found) == len(expected) and all(map(_same, found, expected))
+        return len(found) == len(expected) and all(map(same, found, expected))
     return bool(found == expected)
+
+
+def _scored(name: str, said: Any) -> Scored | None:
+    match said:
+        case Scored():
+            return said
+        case bool():
+            return Scored(fields={name: said})
+        case int() | float():
+            return Scored(scores={name: float(said)})
+        case str():
+            return Scored(notes={name: said})
+        case _:
+            return None
+
+
+def _free(key: str, scorer: str, taken: Mapping[str, Any]) -> str:
+    if key not in taken:
+        return key
+    first = f"{scorer}: {key}"
+    return next(name for n in range(1, 1_000) if (name := first if n == 1 else f"{first} {n}") not in taken)

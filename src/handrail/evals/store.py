@@ -6,7 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, Row, String, Table, Text, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    Row,
+    String,
+    Table,
+    Text,
+    select,
+    update,
+)
 
 from handrail.kernel import NanoUsd, NotFound, as_json, from_unix_ns, metadata, unix_ns
 
@@ -39,12 +53,18 @@ trials = Table(
     Column("cost", BigInteger, nullable=False),
     Column("model", String),
     Column("agent_hash", String),
+    Column("value", Float, nullable=False, server_default="0"),
+    Column("error", String),
+    Column("scores", Text),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One execution of one case."""
+    """One execution of one case.
+
+    `error` is a fault of the infrastructure, which is none of the agent's.
+    """
 
     case_id: str
     trial: int
@@ -57,6 +77,12 @@ class Trial:
     cost: NanoUsd
     model: str | None = None
     agent_hash: str | None = None
+    error: str | None = None
+
+    @property
+    def value(self) -> float:
+        """How well it did, 0 to 1."""
+        return self.verdict.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +123,9 @@ def add_trial(eval_run_id: str, trial: Trial) -> Callable[[Connection], None]:
         "cost": trial.cost,
         "model": trial.model,
         "agent_hash": trial.agent_hash,
+        "value": trial.value,
+        "error": trial.error,
+        "scores": as_json({"scores": trial.verdict.scores, "notes": trial.verdict.notes}).decode(),
     }
 
     def op(conn: Connection) -> None:
@@ -143,16 +172,18 @@ def _view(row: Row[Any]) -> EvalRunView:
 
 
 def _trial(row: Row[Any]) -> Trial:
+    more = json.loads(row.scores) if row.scores else {}
     return Trial(
         case_id=row.case_id,
         trial=row.trial,
         run_id=row.run_id,
         outcome=row.outcome,
         path=row.path,
-        verdict=Verdict(json.loads(row.fields)),
+        verdict=Verdict(fields=json.loads(row.fields), **more),
         observed=json.loads(row.observed),
         duration_ns=row.duration_ns,
         cost=NanoUsd(row.cost),
         model=row.model,
         agent_hash=row.agent_hash,
+        error=row.error,
     )

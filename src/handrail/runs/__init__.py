@@ -1,10 +1,12 @@
 """One governed run, from question to outcome."""
 
 from .approving import idempotency_key
+from .asking import CACHED
 from .attempt import Fallback, Route
 from .capability import Governance
 from .ending import OutcomeNotStored
 from .fingerprint import Fingerprint
+from .forgetting import UserRuns, forget_runs, runs_of_user
 from .governed import GovernedAgent, Trials, govern
 from .marking import feedback
 from .outcome import (
@@ -23,6 +25,7 @@ from .outcome import (
 )
 from .request import RunInput, RunRequest
 from .runtime import Runtime, current_runtime, use_runtime
+from .shares import PathPoint, paths_over_time
 from .stops import ActionUncertain, CeilingReached, NotResumable
 from .store import (
     OutcomeView,
@@ -39,6 +42,7 @@ from .streaming import Ended, Retracted, StreamEvent, TextDelta, ToolCalled, Too
 from .tools import Effect, effect_of, tool
 
 __all__ = [
+    "CACHED",
     "PATHS",
     "ActionUncertain",
     "Answered",
@@ -60,6 +64,7 @@ __all__ = [
     "OutcomeNotStored",
     "OutcomeView",
     "Path",
+    "PathPoint",
     "Proposal",
     "Refused",
     "Retracted",
@@ -74,9 +79,11 @@ __all__ = [
     "ToolCalled",
     "ToolReturned",
     "Trials",
+    "UserRuns",
     "current_runtime",
     "effect_of",
     "feedback",
+    "forget_runs",
     "govern",
     "idempotency_key",
     "list_runs",
@@ -85,6 +92,8 @@ __all__ = [
     "load_prompt",
     "load_run",
     "path_counts",
+    "paths_over_time",
+    "runs_of_user",
     "tool",
     "use_runtime",
 ]

@@ -15,12 +15,14 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
 from handrail.ceilings import Amount, Ask, Hold, Refusal, hold, input_bound, settle
-from handrail.kernel import new_id
+from handrail.kernel import ZERO, new_id
 from handrail.traces import LiveSpan, Usage, names
 
 from .record import Record
 from .stops import CeilingReached
 
+CACHED = "handrail.cached"
+"""In a response's `provider_details`: it was kept from before, and nobody is paid for it again."""
 OUTPUT_TOKENS = 4_096
 """The longest answer to one request where neither the agent nor its model says: half of what a run may use by default,
 so that a request whose end nobody learns of leaves room for another."""
@@ -108,7 +110,8 @@ class Asking:
                 cache_write=used.cache_write_tokens,
             )
             name = response.model_name or self._model.model_name
-            price = self._record.runtime.price(name, self._model.system, used)
+            cached = (response.provider_details or {}).get(CACHED)
+            price = ZERO if cached else self._record.runtime.price(name, self._model.system, used)
             # The hold was granted at a price, or with no ceiling on money; an answer from a model without one keeps it.
             cost = held.cost if price is None else price
             self._live.set({"handrail.price.unknown": True if price is None else None})

@@ -42,6 +42,8 @@ class Trials(Generic[DepsT, OutputT]):
     cases: Path
     observe: Observe[OutputT]
     deps: MakeDeps[DepsT] | None = None
+    scorers: tuple[Callable[..., Any], ...] = ()
+    """What else judges a trial, beside the case's expectations."""
 
 
 def govern(

@@ -56,6 +56,10 @@ class Facts:
     requests: int = 0
     tools: tuple[str, ...] = ()
     """The tools that were executed, in order."""
+    model: str | None = None
+    """The first model that was asked, as `provider:name`; None where none was."""
+    agent_hash: str | None = None
+    """The fingerprint of the whole agent, known once a model was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

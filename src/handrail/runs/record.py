@@ -17,7 +17,7 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from handrail.fallback import OneRetry
 from handrail.kernel import ZERO, NanoUsd, Op, StoreError, unix_ns
 from handrail.review import EXECUTING, Approval, renew_executing
-from handrail.traces import LiveSpan, Recorder, StoreSpans, Usage, names
+from handrail.traces import LiveSpan, Recorder, StoreSpans, Usage, names, recording
 
 from . import store
 from .fingerprint import Definition, Fingerprint, Sent, identify
@@ -68,6 +68,7 @@ class Record:
                 names.RUN: request.run_id,
                 names.CONVERSATION: request.conversation_id,
             },
+            runtime.telemetry,
         )
         self.loops = LoopGuard(carried.requests if carried else 0)
         self.retry = OneRetry(carried.retries_used if carried else 0)
@@ -93,6 +94,7 @@ class Record:
         """The run's own span; of a run that is carried on, one more below its first."""
         agent, carried = self.request.agent, self._carried
         with ExitStack() as spans:
+            spans.enter_context(recording(self.recorder))
             if carried:
                 spans.enter_context(self.recorder.under(carried.trace_id, carried.root_span_id))
             attributes = {names.OPERATION: "invoke_agent", "handrail.run.round": self.round + 1}
@@ -212,6 +214,8 @@ class Record:
             cost=self.cost,
             requests=self.requests,
             tools=tuple(self.tools),
+            model=self._model,
+            agent_hash=self.agent_hash,
         )
 
     def identify(

@@ -1,5 +1,6 @@
 """What runs stand on in this process: settings, the store, the clock and the model that is used where none is named."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pydantic_ai.usage import RequestUsage
 from handrail.ceilings import limits_of
 from handrail.kernel import Clock, Database, NanoUsd, Settings, SystemClock, load_settings
 from handrail.models import default_model, price_of, price_sheet
+from handrail.traces import open_telemetry
 
 from .fingerprint import Fingerprint
 
@@ -21,13 +23,14 @@ class Runtime:
     """Opened once per process as a rule; several may stand side by side, each with its own store."""
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, model: Model | None = None) -> None:
-        """Opens the store that `settings` name; raises what Database.open raises.
+        """Opens the store that `settings` name; raises what Database.open and open_telemetry raise.
 
         `model` is used by agents that name none, instead of the one the settings and the environment lead to.
         """
         self.settings = settings
         self.clock = clock or SystemClock()
         self.limits = limits_of(settings.ceilings)
+        self.telemetry = open_telemetry(settings, os.environ)
         self.database = Database.open(settings.store, settings.base)
         self._model = model
         self._seen: set[Fingerprint] = set()
@@ -63,7 +66,8 @@ class Runtime:
         self._seen.add(fingerprint)
 
     def close(self) -> None:
-        """Lets go of the store, once everything submitted is written."""
+        """Lets go of the store, once everything submitted is written; spans on their way out get a few seconds."""
+        self.telemetry.close()
         self.database.close()
 
 
