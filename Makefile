@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help demo test lowest lint bench constraints clean
+.PHONY: help demo test lowest lint bench evals constraints clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
@@ -30,6 +30,9 @@ lint: .venv/dev ## check style, types and the direction of imports
 
 bench: .venv/dev ## measure: NAME=... writes bench/results/NAME.json
 	@$(BIN)/python -m bench.run $(NAME)
+
+evals: .venv/demo ## record the reference agents' answers anew, with the model that is configured
+	@$(BIN)/handrail eval run support-triage --cache src/handrail/examples/support_triage/evals/recorded.jsonl
 
 constraints: .venv/made ## take the newest versions that pyproject.toml allows into constraints.txt
 	@rm -rf build/pins && $(BIN)/python -m venv build/pins

@@ -10,7 +10,7 @@ from rich.console import Console
 from bench.figure import as_json, as_table
 
 FOLDER = Path(__file__).parent
-_NOT_BENCHES = {"__init__", "figure", "measure", "run"}
+_NOT_BENCHES = {"__init__", "evals_peer", "figure", "measure", "run"}
 
 
 def names(folder: Path = FOLDER) -> list[str]:

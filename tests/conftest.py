@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from tests.services.postgres import Postgres, find_programs, running_postgres
 
+pytest_plugins = ["pytester"]
 pydantic_ai.models.ALLOW_MODEL_REQUESTS = False
 
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

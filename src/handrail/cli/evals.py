@@ -3,19 +3,32 @@
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from handrail.agents import find_agent
-from handrail.evals import EvalReport, freeze, frozen_set, list_eval_runs, load_eval_run, run_evals
-from handrail.kernel import BadInput, NanoUsd, show_usd
+from handrail.evals import (
+    EvalReport,
+    Recorded,
+    Responses,
+    cost_per_trial,
+    freeze,
+    frozen_set,
+    list_eval_runs,
+    load_eval_run,
+    run_evals,
+    score_of,
+)
+from handrail.kernel import BadInput, NanoUsd, nano_usd, show_usd
 
 from . import gates
 from .gates import AgentName, AtOnce
 from .screen import AsJson, console, excerpt, print_json, show_duration, show_path, show_time, table
 from .session import opened
-from .trials import score_of, watched
+from .trials import watched
 
 app = typer.Typer(help="The frozen set, and how an agent does on it.", no_args_is_help=True)
 app.command("baseline")(gates.baseline)
@@ -26,17 +39,51 @@ app.command("add")(gates.add)
 @app.command("run")
 def run(
     agent: AgentName,
+    trials: Annotated[int, typer.Option(min=1, max=1_000, help="How often each case is tried.")] = 1,
     at_once: AtOnce = 1,
+    resume: Annotated[
+        str | None, typer.Option(metavar="EVAL", help="Go on with an eval run that was stopped; its id.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, metavar="DOLLARS", help="Stop before more than this is spent.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the model's responses here, and use those that are.")
+    ] = None,
+    recorded: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use only the responses kept here; no model is asked.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try the agent on every case of its frozen set. Example: `handrail eval run support-triage`"""
+    """Try the agent on every case of its frozen set.
+
+    Examples: `handrail eval run support-triage`, `handrail eval run support-triage --trials 4 --at-once 8 --max-cost 2`
+    """
+    if cache is not None and recorded is not None:
+        raise BadInput("--cache and --recorded: one of them; the first asks the model for what is missing")
     with opened() as runtime:
         governed = find_agent(agent, runtime.settings)
         loaded, _ = frozen_set(governed)
-        with watched(agent, len(loaded.cases), hidden=as_json) as advance:
-            began = runtime.clock.now()
-            report = asyncio.run(run_evals(runtime, governed, at_once=at_once, on_trial=advance))
-            took = runtime.clock.now() - began
+        screen, wanted = console(stderr=as_json), trials * len(loaded.cases)
+        if (expected := runtime.database.read_now(lambda conn: cost_per_trial(conn, agent))) is not None:
+            about = show_usd(NanoUsd(expected * wanted))
+            screen.print(f"[dim]About {about} for {wanted} trials, by what earlier ones cost.[/]")
+        responses = Responses(cache) if cache else Recorded(recorded) if recorded else None
+        limit = None if max_cost is None else nano_usd(Decimal(str(max_cost)))
+        began = runtime.clock.now()
+        with watched(agent, wanted, hidden=as_json) as advance:
+            evaluation = run_evals(
+                runtime,
+                governed,
+                trials=trials,
+                at_once=at_once,
+                responses=responses,
+                resume=resume,
+                max_cost=limit,
+                on_trial=advance,
+            )
+            report = asyncio.run(evaluation)
+        took = runtime.clock.now() - began
     if as_json:
         print_json({"report": report, "seconds": took.total_seconds()})
     else:
@@ -117,12 +164,16 @@ def _show(report: EvalReport, took: timedelta) -> None:
     asked = Counter(name for trial in report.trials for name in trial.verdict.fields)
     paths = Counter(trial.path for trial in report.trials)
     models = sorted({trial.model or "no model" for trial in report.trials})
-    screen.print(f"[bold]Score {report.score}[/], exact match on every field")
+    screen.print(f"[bold]Score {report.score or 'none: no trial could be judged'}[/]")
     shares = (f"{excerpt(name, 40)} {100 * fields[name] / asked[name]:.0f}%" for name in names)
     screen.print("By field: " + ", ".join(shares))
     screen.print(
         "Paths: " + ", ".join(f"{show_path(path) or 'waiting'} {count}" for path, count in paths.most_common())
     )
+    if report.errors:
+        faults = Counter(trial.error for trial in report.errors)
+        found = ", ".join(f"{count} {name}" for name, count in faults.most_common())
+        screen.print(f"[yellow]Not judged, since the model could not be asked: {found}[/]")
     cost = show_usd(NanoUsd(sum(trial.cost for trial in report.trials)))
     screen.print(f"{excerpt(', '.join(models), 200)}; {show_duration(took)} in all, {cost}; set {report.set_hash[:12]}")
     screen.print(f"[dim]`handrail eval show {report.eval_run_id}` shows every case.[/]")

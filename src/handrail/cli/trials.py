@@ -2,14 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from handrail.evals import Case, Score, Trial, score
+from handrail.evals import Case, Trial
+from handrail.kernel import NanoUsd, show_usd
 
 from .screen import console
 
@@ -21,24 +22,21 @@ def watched(agent: str, cases: int, *, hidden: bool) -> Iterator[Callable[[Case,
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[right]} right"),
+        TextColumn("{task.fields[right]} right, {task.fields[spent]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    right = Counter[bool]()
+    right, spent = Counter[bool](), 0
     with Progress(*columns, console=console(), disable=hidden, transient=True) as progress:
-        bar = progress.add_task(agent, total=cases, right=0)
+        bar = progress.add_task(agent, total=cases, right=0, spent=show_usd(NanoUsd(0)))
 
         def advance(_case: Case, trial: Trial) -> None:
+            nonlocal spent
             right[trial.verdict.passed] += 1
-            progress.update(bar, advance=1, right=right[True])
+            spent += trial.cost
+            progress.update(bar, advance=1, right=right[True], spent=show_usd(NanoUsd(spent)))
 
         yield advance
-
-
-def score_of(trials: Sequence[Trial]) -> Score | None:
-    """The score of the trials there are; None where there are none."""
-    return score([float(trial.verdict.passed) for trial in trials]) if trials else None
 
 
 def what_differed(expected: Mapping[str, Any], trial: Trial) -> str:

@@ -73,7 +73,7 @@ class Running:
         try:
             async with asyncio.TaskGroup() as group:
                 for case, number in missing:
-                    group.create_task(self._one(case, number))
+                    group.create_task(self.one(case, number))
         except BaseExceptionGroup as errors:
             # The first one stopped the others; which case it was stands in its run.
             raise errors.exceptions[0] from None
@@ -82,15 +82,11 @@ class Running:
     def report(self) -> EvalReport:
         """What there is so far."""
         trials = self._trials(max((number for _, number in self._done), default=0))
-        judged = [each for each in trials if each.error is None]
-        values: dict[str, list[float]] = {}
-        for each in judged:
-            values.setdefault(each.case_id, []).append(each.value)
         return EvalReport(
             eval_run_id=self.eval_run_id,
             agent=self._task.name,
             set_hash=self.loaded.content_hash,
-            score=score([sum(found) / len(found) for found in values.values()]) if values else None,
+            score=score_of(trials),
             trials=tuple(trials),
             errors=tuple(each for each in trials if each.error is not None),
         )
@@ -99,7 +95,10 @@ class Running:
         keys = [(case.id, number) for case in self.loaded.cases for number in range(1, trials + 1)]
         return [self._done[key] for key in keys if key in self._done]
 
-    async def _one(self, case: Case, number: int) -> None:
+    async def one(self, case: Case, number: int) -> Trial:
+        """The `number`-th trial of one case of the set, made and committed unless it is there."""
+        if (case.id, number) in self._done:
+            return self._done[case.id, number]
         tried, duration_ns = await self._tried(case, number)
         spec = self._task.trials
         assert spec is not None
@@ -123,6 +122,7 @@ class Running:
         await self._runtime.database.write(store.add_trial(self.eval_run_id, trial), *left)
         self._done[case.id, number] = trial
         self._on_trial(case, trial)
+        return trial
 
     async def _tried(self, case: Case, number: int) -> tuple[Tried, int]:
         """What came of the case, and its time in nanoseconds; tried again where the infrastructure failed it."""
@@ -210,6 +210,15 @@ def frozen_set(subject: GovernedAgent[Any, Any] | Task) -> tuple[EvalSet, Trials
     loaded = load_set(subject.trials.cases)
     check_frozen(loaded, lock_path(subject.trials.cases))
     return loaded, subject.trials
+
+
+def score_of(trials: Sequence[Trial]) -> Score | None:
+    """The score over the cases, of their trials' mean, infrastructure errors left out; None where nothing is left."""
+    values: dict[str, list[float]] = {}
+    for each in trials:
+        if each.error is None:
+            values.setdefault(each.case_id, []).append(each.value)
+    return score([sum(found) / len(found) for found in values.values()]) if values else None
 
 
 async def _judged(spec: Trials[Any, Any], case: Case, tried: Tried, duration_ns: int) -> Verdict:

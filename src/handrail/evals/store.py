@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
     select,
     update,
 )
@@ -158,6 +159,20 @@ def load_eval_run(conn: Connection, eval_run_id: str) -> tuple[EvalRunView, Sequ
         raise NotFound(f"no eval run {eval_run_id}; `handrail eval list` shows the newest")
     query = select(trials).where(trials.c.eval_run_id == eval_run_id).order_by(trials.c.case_id, trials.c.trial)
     return _view(row), [_trial(each) for each in conn.execute(query)]
+
+
+def cost_per_trial(conn: Connection, agent: str) -> NanoUsd | None:
+    """What a paid trial of the agent cost on average, in its newest eval run that cost anything; None without one."""
+    newest = (
+        select(func.sum(trials.c.cost), func.count())
+        .join(eval_runs, eval_runs.c.eval_run_id == trials.c.eval_run_id)
+        .where(eval_runs.c.agent == agent, trials.c.cost > 0)
+        .group_by(trials.c.eval_run_id)
+        .order_by(trials.c.eval_run_id.desc())
+        .limit(1)
+    )
+    row = conn.execute(newest).one_or_none()
+    return None if row is None else NanoUsd(-(-int(row[0]) // int(row[1])))
 
 
 def _view(row: Row[Any]) -> EvalRunView:

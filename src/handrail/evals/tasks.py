@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
-from handrail.kernel import ZERO, NanoUsd
+from handrail.kernel import ZERO, HandrailError, NanoUsd
 from handrail.runs import (
     Facts,
     Failed,
@@ -63,11 +63,16 @@ class Task(Protocol):
         ...
 
 
-class SpendingLimit(Exception):
-    """The eval run has reached its spending limit; what it has is kept."""
+class SpendingLimit(HandrailError):
+    """The eval run has reached its spending limit: raise the limit and go on with it, since what it has is kept."""
 
-    def __init__(self, refused: Refused) -> None:
-        super().__init__(str(refused.refusal))
+    code: ClassVar[str] = "spending_limit"
+
+    def __init__(self, eval_run_id: str, refused: Refused) -> None:
+        super().__init__(
+            f"eval run {eval_run_id} has reached its spending limit ({refused.refusal}); what it has is kept: raise "
+            f"--max-cost and go on with --resume {eval_run_id}"
+        )
 
 
 class AgentTask:
@@ -93,7 +98,7 @@ class AgentTask:
             )
         if isinstance(outcome, Refused) and outcome.scope == "user":
             # Every eval run is a user of its own, so this ceiling is its spending limit.
-            raise SpendingLimit(outcome)
+            raise SpendingLimit(eval_run_id, outcome)
         facts: Facts = outcome.facts
         return Tried(
             outcome=outcome.type,
