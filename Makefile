@@ -34,6 +34,12 @@ bench: .venv/dev ## measure: NAME=... writes bench/results/NAME.json
 evals: .venv/demo ## record the reference agents' answers anew, with the model that is configured
 	@$(BIN)/handrail eval run support-triage --cache src/handrail/examples/support_triage/evals/recorded.jsonl
 
+browser: .venv/dev ## install Chromium for the browser tests, where there is none
+	@$(BIN)/python -m tests.services.chromium
+
+screenshots: .venv/dev ## take the pictures of the pages in docs/img
+	@$(BIN)/python -m tests.browser.screenshots
+
 constraints: .venv/made ## take the newest versions that pyproject.toml allows into constraints.txt
 	@rm -rf build/pins && $(BIN)/python -m venv build/pins
 	@build/pins/bin/python -m pip install --quiet --upgrade pip
@@ -71,5 +77,5 @@ build/lowest/made: pyproject.toml constraints.txt | .venv/made
 		sed -e "s/^\(pydantic-ai-slim\)==.*/\1==$$lowest/" -e "s/^\(pydantic-graph\)==.*/\1==$$lowest/" constraints.txt > build/lowest.txt
 	@$(BIN)/python -m venv build/lowest
 	@build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --upgrade pip
-	@build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[postgres]' pytest pytest-xdist hypothesis
+	@build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[otlp,postgres]' pytest pytest-xdist hypothesis
 	@touch $@

@@ -6,6 +6,22 @@ support = govern(Agent(..., tools=[tool(find_order, effect="reads")]), name="sup
 outcome = await support.run("I was charged twice", user="u-17", tenant="acme")
 """
 
+from .evals import (
+    Scored,
+    Seen,
+    at_least,
+    close,
+    contains,
+    exact,
+    fields,
+    graded,
+    json_schema,
+    lacks,
+    matches,
+    normalised,
+    within,
+    world,
+)
 from .fallback import Calibration, Confidence
 from .kernel import (
     BadInput,
@@ -52,6 +68,7 @@ from .runs import (
     tool,
     use_runtime,
 )
+from .traces import parallel, step
 
 __all__ = [
     "ActionUncertain",
@@ -83,6 +100,8 @@ __all__ = [
     "Retracted",
     "RunRequest",
     "Runtime",
+    "Scored",
+    "Seen",
     "Settings",
     "StoreError",
     "StreamEvent",
@@ -90,11 +109,25 @@ __all__ = [
     "ToolCalled",
     "ToolReturned",
     "Trials",
+    "at_least",
+    "close",
+    "contains",
+    "exact",
     "feedback",
+    "fields",
     "govern",
+    "graded",
     "idempotency_key",
+    "json_schema",
+    "lacks",
     "load_settings",
+    "matches",
+    "normalised",
+    "parallel",
     "show_usd",
+    "step",
     "tool",
     "use_runtime",
+    "within",
+    "world",
 ]

@@ -103,6 +103,9 @@ async def test_summaries(database: Database) -> None:
         input_tokens=20,
         output_tokens=2,
         cost=NanoUsd(10),
+        name="chat",
+        conversation_id=None,
+        fingerprint=None,
     )
     loaded, found = await database.read(partial(load_trace, trace_id="t1", tenant="acme"))
     assert loaded == summary

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import Status, StatusCode
 
@@ -62,22 +61,6 @@ def test_parents() -> None:
     assert found["first"].parent_id == found["second"].parent_id == found["root"].span_id
     assert found["inner"].parent_id == found["first"].span_id
     assert found["inner"].trace_id == found["root"].trace_id != found["other root"].trace_id
-
-
-def test_a_surrounding_program() -> None:
-    """A run inside a program's own span belongs to its trace, and what the program traces inside belongs to the run."""
-    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("program")
-    recording = recorder()
-    with tracer.start_as_current_span("request") as outer, recording.span("run", {}) as live:
-        with tracer.start_as_current_span("query") as query:
-            pass
-        assert trace.get_current_span().get_span_context().span_id == int(live.span_id, 16)
-    [span] = recording.take()
-    assert span.parent_id == f"{outer.get_span_context().span_id:016x}"
-    assert span.trace_id == f"{outer.get_span_context().trace_id:032x}"
-    assert isinstance(query, ReadableSpan)
-    assert query.parent is not None
-    assert query.parent.span_id == int(span.span_id, 16)
 
 
 def test_what_is_stamped() -> None:
@@ -171,7 +154,7 @@ def test_trace_ids_are_in_order() -> None:
 
 
 def test_reading_a_model_request() -> None:
-    """The GenAI conventions' names become columns, and nothing of them is kept twice."""
+    """The GenAI conventions' names become columns; what a column does not say is kept."""
     span = read_span(
         ended(
             {
@@ -196,7 +179,8 @@ def test_reading_a_model_request() -> None:
     assert span.usage == Usage(input=100, output=20, cache_read=60, cache_write=10)
     assert (span.cost, span.attempt, span.retry_of) == (7, 2, "abc")
     assert (span.start_ns, span.end_ns, span.duration_ns) == (10, 30, 20)
-    assert (span.attributes, span.payload) == ({"http.route": "/v1"}, {"said": "hello"})
+    assert span.attributes == {names.REQUEST_MODEL: "claude", "http.route": "/v1"}
+    assert span.payload == {"said": "hello"}
     assert span.error_type is None
 
 
@@ -220,11 +204,3 @@ def test_errors_are_read() -> None:
     """An error has the type its program gave, or just `error` where only the status says so."""
     assert read_span(ended({names.ERROR: "timeout"}, failed=True), None).error_type == "timeout"
     assert read_span(ended({}, failed=True), None).error_type == "error"
-
-
-@given(st.one_of(st.text(), st.floats(), st.booleans(), st.lists(st.integers(0, 9), max_size=2)))
-def test_odd_numbers(found: Any) -> None:
-    """A token count or cost that is no whole number counts as none rather than stopping the rest."""
-    span = read_span(ended({names.INPUT_TOKENS: found, names.COST: found}), None)
-    expected = int(found) if isinstance(found, bool) else 0
-    assert (span.usage.input, span.cost) == (expected, expected)

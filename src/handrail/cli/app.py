@@ -11,7 +11,7 @@ from rich.text import Text
 
 from handrail.kernel import BadInput, HandrailError
 
-from . import approvals, database, demo, evals, run, runs, spend, traces, worker
+from . import approvals, database, demo, evals, keys, run, runs, serve, spend, traces, worker
 from .screen import console, harmless
 
 app = typer.Typer(
@@ -31,6 +31,9 @@ app.add_typer(evals.app, name="eval")
 app.add_typer(approvals.app, name="approvals")
 app.command("spend")(spend.spend)
 app.command("worker")(worker.worker)
+app.command("serve")(serve.serve)
+app.add_typer(keys.keys, name="keys")
+app.add_typer(keys.people, name="people")
 app.add_typer(database.app, name="db")
 
 

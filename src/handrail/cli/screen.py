@@ -3,7 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -89,23 +91,38 @@ def show_path(path: str | None) -> str:
     return f"[{PATH_COLOURS[path]}]{path}[/]" if path else ""
 
 
-def span_trees(title: str, nodes: Iterable[Node]) -> Tree:
-    """The spans of a trace as a tree: what, how long, tokens, cost, fault."""
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Where a trace's time went, by span id, in nanoseconds: on its critical path, and in the span itself."""
+
+    critical: Mapping[str, int]
+    own: Mapping[str, int]
+
+
+def span_trees(title: str, nodes: Iterable[Node], timing: Timing | None = None) -> Tree:
+    """The spans of a trace as a tree: what, how long, tokens, cost, fault; with `timing`, what the trace waited for."""
     root = Tree(title, guide_style="dim")
-    for node in nodes:
-        _grow(root, node)
+    waiting = deque((root, node) for node in nodes)
+    while waiting:
+        tree, node = waiting.popleft()
+        branch = tree.add(_line(node.span, timing, orphan=node.orphan))
+        waiting.extend((branch, child) for child in node.children)
     return root
 
 
-def _grow(tree: Tree, node: Node) -> None:
-    branch = tree.add(_line(node.span, orphan=node.orphan))
-    for child in node.children:
-        _grow(branch, child)
+def show_ns(duration_ns: int) -> str:
+    """Nanoseconds in the unit that suits them."""
+    return show_duration(timedelta(microseconds=duration_ns // 1_000))
 
 
-def _line(span: Span, *, orphan: bool) -> Text:
-    took = show_duration(timedelta(microseconds=span.duration_ns // 1_000))
+def _line(span: Span, timing: Timing | None, *, orphan: bool) -> Text:
+    took = show_ns(span.duration_ns)
     line = Text.assemble((harmless(span.name), "bold"), "  ", took)
+    if timing is not None:
+        line = Text.assemble(("● " if timing.critical.get(span.span_id) else "  ", "red"), line)
+        own = timing.own.get(span.span_id, 0)
+        if own != span.duration_ns:
+            line.append(f", {show_ns(own)} itself", "dim")
     if span.usage.input or span.usage.output:
         line.append(f"  {span.usage.input:,} in, {span.usage.output:,} out", "dim")
     if span.cost != ZERO or span.held:

@@ -23,7 +23,7 @@ from .jobs import Job, claim, enqueue, finish, give_up, retry_later
 from .money import ZERO, NanoUsd, nano_usd, show_usd, usd
 from .packing import as_json, pack, storable, unpack, unpack_json
 from .schema import metadata, upgrade
-from .settings import Ceilings, Price, Settings, load_settings
+from .settings import Ceilings, ExportTo, Price, Settings, load_settings
 from .writer import Op
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Ceilings",
     "Clock",
     "Database",
+    "ExportTo",
     "HandrailError",
     "Job",
     "MissingExtra",

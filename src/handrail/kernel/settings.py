@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -76,6 +76,25 @@ class Ceilings(BaseModel):
     time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
 
 
+def _web_address(address: str) -> str:
+    if not address.startswith(("http://", "https://")):
+        raise ValueError("expected the whole address, such as https://collector.example/v1/traces")
+    return address
+
+
+class ExportTo(BaseModel):
+    """Where spans are sent besides the store: OTLP over HTTP, to the whole address of a collector's traces.
+
+    `headers` names the environment variables that hold their values; with `content`, what was said is sent too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    endpoint: Annotated[str, AfterValidator(_web_address)] = Field(repr=False)
+    headers: dict[str, str] = {}
+    content: bool = False
+
+
 def _importable(target: str) -> str:
     module, colon, attribute = target.partition(":")
     if not (colon and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))):
@@ -109,6 +128,11 @@ class Settings(BaseSettings):
     ceilings: Ceilings = Ceilings()
     roles: dict[str, tuple[str, ...]] = {}
     """A role to the people who have it; only they decide what it has to approve."""
+    redact: Annotated[str, AfterValidator(_importable)] | None = None
+    """A function (`module:function`) that takes out of spans what must not be kept."""
+    export: ExportTo | None = None
+    otel_context: Literal["apart", "shared"] = "apart"
+    """Whether the program's own OpenTelemetry spans hang below Handrail's: `shared` where both go to one place."""
 
     @field_validator("weights", "cache")
     @classmethod
@@ -130,6 +154,7 @@ _KEYS = sorted(Settings.model_fields.keys() - {"base"})
 _TABLES: Mapping[str, Sequence[str]] = {
     "agents": (),
     "ceilings": sorted(Ceilings.model_fields),
+    "export": sorted(ExportTo.model_fields),
     "prices": sorted(Price.model_fields),
     "roles": (),
 }

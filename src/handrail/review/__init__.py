@@ -23,6 +23,7 @@ from .store import (
     decide,
     expire,
     fail,
+    forget_approvals,
     list_approvals,
     load_approval,
     propose,
@@ -30,7 +31,7 @@ from .store import (
     renew_executing,
     withdraw,
 )
-from .verdicts import Verdict, give_verdict, list_verdicts, used_in_case, verdicts_of
+from .verdicts import Verdict, forget_verdicts, give_verdict, list_verdicts, used_in_case, verdicts_of
 
 __all__ = [
     "EXECUTING",
@@ -55,6 +56,8 @@ __all__ = [
     "digest",
     "expire",
     "fail",
+    "forget_approvals",
+    "forget_verdicts",
     "give_verdict",
     "list_approvals",
     "list_verdicts",

@@ -133,6 +133,23 @@ def withdraw(run_id: str) -> Callable[[Connection], int]:
     return op
 
 
+def forget_approvals(run_ids: Sequence[str]) -> Callable[[Connection], int]:
+    """An op that takes out of runs' approvals what was to be done and what came of it, and says how many there were.
+
+    Who decided what, and when, stays. What waits for a decision is withdrawn.
+    """
+    emptied = {"arguments": canonical({}), "note": None, "result": None}
+
+    def op(conn: Connection) -> int:
+        found = _locked(conn, approvals.c.run_id.in_(run_ids))
+        for each in found:
+            _move(conn, each.approval_id, "withdraw")
+        conn.execute(update(approvals).where(approvals.c.run_id.in_(run_ids)).values(emptied))
+        return len(found)
+
+    return op
+
+
 def begin(approval_id: str, digest: str, now: datetime) -> Callable[[Connection], Begun]:
     """An op that says whether the call with this digest may be executed now, which it may for one caller only.
 

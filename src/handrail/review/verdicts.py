@@ -1,7 +1,7 @@
 """What people say of a run afterwards: right or wrong, and what it should have been. Verdicts are appended, so that a
 person may change their mind: a run's newest counts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    delete,
     select,
     tuple_,
     update,
@@ -87,6 +88,11 @@ def used_in_case(verdict_id: str, case_id: str) -> Callable[[Connection], None]:
             raise _no_verdict(verdict_id)
 
     return op
+
+
+def forget_verdicts(run_ids: Sequence[str]) -> Callable[[Connection], int]:
+    """An op that removes the verdicts on some runs, and says how many there were."""
+    return lambda conn: conn.execute(delete(verdicts).where(verdicts.c.run_id.in_(run_ids))).rowcount
 
 
 def verdicts_of(conn: Connection, run_id: str) -> list[Verdict]:

@@ -42,8 +42,8 @@ class Trials(Generic[DepsT, OutputT]):
     cases: Path
     observe: Observe[OutputT]
     deps: MakeDeps[DepsT] | None = None
-    scorers: tuple[Callable[..., Any], ...] = ()
-    """What else judges a trial, beside the case's expectations."""
+    scorers: tuple[Any, ...] = ()
+    """What judges a trial, all of them together; without any, each field that a case expects has to match exactly."""
 
 
 def govern(

@@ -84,6 +84,7 @@ class Record:
         self._root: LiveSpan | None = None
         self._opening: dict[str, Any] | None = None
         self._pending: list[Op] = []
+        self._unstored: list[Op] = []
         self._sent: Sent | None = None
         self._fingerprint = carried.fingerprint if carried else None
         self._model = carried.model if carried else None
@@ -136,10 +137,13 @@ class Record:
         """
         opening, self._opening = self._opening, None
         pending, self._pending = self._pending, []
+        unstored, self._unstored = self._unstored, []
         if spans := self.recorder.take():
-            pending.append(StoreSpans(spans))
+            unstored.append(StoreSpans(spans))
         first = [store.start({**opening, **self.standing()}, self.request.input)] if opening else []
-        writing = asyncio.ensure_future(self.runtime.database.write(*first, *pending, *ops))
+        # Spans go last, since they touch rows that all runs of a tenant share: Postgres would find two runs waiting for
+        # each other where one of them has those rows and not yet the tenant's account.
+        writing = asyncio.ensure_future(self.runtime.database.write(*first, *pending, *ops, *unstored))
         try:
             results = await asyncio.shield(writing)
         except BaseException:
@@ -147,10 +151,12 @@ class Record:
             await asyncio.wait([writing])
             if writing.exception() is not None:
                 self._opening, self._pending = opening, [*pending, *self._pending]
+                self._unstored = [*unstored, *self._unstored]
             raise
         if self._sent is not None:
             self.runtime.saw(self._sent.fingerprint)
-        return results[len(first) + len(pending) :]
+        before = len(first) + len(pending)
+        return results[before : before + len(ops)]
 
     def standing(self) -> dict[str, Any]:
         """The run's columns as they are now; writing them keeps the run from counting as interrupted."""

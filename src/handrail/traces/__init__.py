@@ -1,23 +1,125 @@
 """Spans in, questions out: what a run did, how long each step took, what it cost."""
 
-from . import reading as names
-from .recorder import LiveSpan, Recorder
+from . import dialects as names
+from .bonds import Certainty
+from .critical import Segment, StepShare, critical_path, self_time, shares
+from .incoming import BadOtlp, TooLarge, UnsupportedMedia
+from .otlp import PriceOf, Received, answer, ingest, prices, read_otlp
+from .pareto import Difference, Few, dearest, differences
+from .questions import (
+    Latency,
+    LatencyPoint,
+    Order,
+    Place,
+    SpendPoint,
+    SpendRow,
+    StepLatency,
+    TraceCost,
+    Ungoverned,
+    latency_over_time,
+    missing_spans,
+    place_of,
+    spend_by,
+    spend_over_time,
+    step_latencies,
+    top_traces,
+    trace_costs,
+    ungoverned_spend,
+)
+from .recorder import LiveSpan, Recorder, Telemetry, open_telemetry
+from .redaction import Redact
+from .retention import (
+    BATCH,
+    Removed,
+    count_old,
+    free_bytes,
+    old_payloads,
+    old_spans,
+    remove_payloads,
+    remove_spans,
+    remove_user,
+    traces_of_user,
+)
 from .span import Kind, Span, Usage
-from .store import StoreSpans, TraceSummary, list_traces, load_payload, load_trace
+from .steps import Step, parallel, recording, step
+from .store import StoreSpans, list_traces, load_payload, load_trace
+from .summaries import TraceSummary
 from .tree import Node, span_tree
+from .waste import Around, Waste, Wasted, waste_of
+from .whatif import Finding, what_if
 
 __all__ = [
+    "BATCH",
+    "Around",
+    "BadOtlp",
+    "Certainty",
+    "Difference",
+    "Few",
+    "Finding",
     "Kind",
+    "Latency",
+    "LatencyPoint",
     "LiveSpan",
     "Node",
+    "Order",
+    "Place",
+    "PriceOf",
+    "Received",
     "Recorder",
+    "Redact",
+    "Removed",
+    "Segment",
     "Span",
+    "SpendPoint",
+    "SpendRow",
+    "Step",
+    "StepLatency",
+    "StepShare",
     "StoreSpans",
+    "Telemetry",
+    "TooLarge",
+    "TraceCost",
     "TraceSummary",
+    "Ungoverned",
+    "UnsupportedMedia",
     "Usage",
+    "Waste",
+    "Wasted",
+    "answer",
+    "count_old",
+    "critical_path",
+    "dearest",
+    "differences",
+    "free_bytes",
+    "ingest",
+    "latency_over_time",
     "list_traces",
     "load_payload",
     "load_trace",
+    "missing_spans",
     "names",
+    "old_payloads",
+    "old_spans",
+    "open_telemetry",
+    "parallel",
+    "place_of",
+    "prices",
+    "read_otlp",
+    "recording",
+    "remove_payloads",
+    "remove_spans",
+    "remove_user",
+    "self_time",
+    "shares",
     "span_tree",
+    "spend_by",
+    "spend_over_time",
+    "step",
+    "step_latencies",
+    "top_traces",
+    "trace_costs",
+    "traces_of_user",
+    "ungoverned_spend",
+    "waste_of",
+    "what_if",
 ]

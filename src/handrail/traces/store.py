@@ -1,11 +1,10 @@
-"""The traces' tables: narrow spans, what was said in a table of its own, and one summary row per trace."""
+"""Spans in and out: narrow rows, what was said in a table of its own, and what sums them up brought up to date."""
 
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -17,14 +16,19 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    case,
     select,
     tuple_,
 )
 
-from handrail.kernel import NanoUsd, NotFound, as_json, insert, insert_new, metadata, pack, unpack
+from handrail.kernel import NotFound, as_json, insert, metadata, pack, unpack
 
+from .bulk import Values, write_rows
+from .rollups import Rolled, add, roll
 from .span import Span, Usage
+from .summaries import TraceSummary, add_summaries, read_summary, summarise, summary_rows, traces
+
+_Key = tuple[str, str]
+_UNUSED = Usage()
 
 spans = Table(
     "spans",
@@ -65,62 +69,59 @@ payloads = Table(
     Column("span_id", String, primary_key=True),
     Column("body", LargeBinary, nullable=False),
 )
-traces = Table(
-    "traces",
-    metadata,
-    Column("trace_id", String, primary_key=True),
-    Column("tenant", String, primary_key=True),
-    Column("user_id", String, nullable=False),
-    Column("agent", String, nullable=False),
-    Column("start_ns", BigInteger, nullable=False),
-    Column("end_ns", BigInteger, nullable=False),
-    Column("spans", Integer, nullable=False),
-    Column("errors", Integer, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("cost", BigInteger, nullable=False),
-    Index("ix_traces_tenant_start_ns", "tenant", "start_ns"),
-    Index("ix_traces_tenant_cost", "tenant", "cost"),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TraceSummary:
-    """One tenant's part of one trace at a glance; times are nanoseconds since 1970."""
-
-    trace_id: str
-    tenant: str
-    user: str
-    agent: str
-    start_ns: int
-    end_ns: int
-    spans: int
-    errors: int
-    input_tokens: int
-    output_tokens: int
-    cost: NanoUsd
 
 
 class StoreSpans:
-    """An op that stores finished spans; a span that is there already changes nothing."""
+    """An op that stores finished spans, and gives the number of those that were new.
+
+    A span that is there already changes nothing: of several with one id, the first is kept and counted.
+    """
 
     def __init__(self, found: Iterable[Span]) -> None:
-        # Encoded here, off the writer's thread: its time is everybody's.
-        self._rows = [(_row(span), None if span.payload is None else pack(span.payload)) for span in found]
+        # Prepared here, off the writer's thread: its time is everybody's. Ids in order keep two writers of Postgres
+        # from waiting for each other.
+        unique: dict[_Key, Span] = {}
+        for span in found:
+            unique.setdefault((span.trace_id, span.span_id), span)
+        self._spans = [unique[key] for key in sorted(unique)]
+        self._rows = [_row(span) for span in self._spans]
+        self._bodies = [
+            (span.trace_id, span.span_id, pack(span.payload)) for span in self._spans if span.payload is not None
+        ]
+        self._summaries = summary_rows(self._spans)
+        self._rolled = roll(self._spans)
 
     def __call__(self, conn: Connection) -> int:
         """The number of spans that were new."""
-        fresh: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for row, body in self._rows:
-            if not insert_new(conn, spans, row):
-                continue
-            fresh.setdefault((row["trace_id"], row["tenant"]), []).append(row)
-            if body is not None:
-                key = {"trace_id": row["trace_id"], "span_id": row["span_id"]}
-                insert_new(conn, payloads, {**key, "body": body})
-        for rows in fresh.values():
-            _summarise(conn, rows)
-        return sum(len(rows) for rows in fresh.values())
+        if not self._rows:
+            return 0
+        if self._all_new(conn):
+            self._add(conn, self._bodies, self._summaries, self._rolled)
+            return len(self._rows)
+        new = self._only_new(conn)
+        fresh = [span for span in self._spans if (span.trace_id, span.span_id) in new]
+        self._add(conn, [body for body in self._bodies if body[:2] in new], summary_rows(fresh), roll(fresh))
+        return len(fresh)
+
+    def _all_new(self, conn: Connection) -> bool:
+        """Stores all spans, or none where some were there before."""
+        conn.exec_driver_sql("SAVEPOINT spans")
+        stored = write_rows(conn, _insert_new(conn.dialect.name, spans), self._rows)
+        if stored != len(self._rows):
+            conn.exec_driver_sql("ROLLBACK TO SAVEPOINT spans")
+        conn.exec_driver_sql("RELEASE SAVEPOINT spans")
+        return stored == len(self._rows)
+
+    def _only_new(self, conn: Connection) -> set[_Key]:
+        """Stores the spans that are not there yet, and gives their keys; five times as slow."""
+        inserting = _insert_new(conn.dialect.name, spans).returning(spans.c.trace_id, spans.c.span_id)
+        rows = [dict(zip(spans.c.keys(), row, strict=True)) for row in self._rows]
+        return {(row.trace_id, row.span_id) for row in conn.execute(inserting, rows)}
+
+    def _add(self, conn: Connection, bodies: Sequence[Values], summaries: Sequence[Values], rolled: Rolled) -> None:
+        write_rows(conn, _insert_new(conn.dialect.name, payloads), bodies)
+        add_summaries(conn, summaries)
+        add(conn, rolled)
 
 
 def list_traces(conn: Connection, tenant: str | None, limit: int, before: tuple[int, str] | None) -> list[TraceSummary]:
@@ -133,7 +134,7 @@ def list_traces(conn: Connection, tenant: str | None, limit: int, before: tuple[
         query = query.where(traces.c.tenant == tenant)
     if before is not None:
         query = query.where(tuple_(traces.c.start_ns, traces.c.trace_id) < tuple_(*before))
-    return [_summary(row) for row in conn.execute(query)]
+    return [read_summary(row) for row in conn.execute(query)]
 
 
 def load_trace(conn: Connection, trace_id: str, tenant: str | None) -> tuple[TraceSummary, list[Span]]:
@@ -148,8 +149,8 @@ def load_trace(conn: Connection, trace_id: str, tenant: str | None) -> tuple[Tra
     rows = conn.execute(query.order_by(spans.c.start_ns, spans.c.span_id)).all()
     if not rows:
         raise NotFound(f"no trace {trace_id}; `handrail traces list` shows the newest")
-    found = [_span(row) for row in rows]
-    return _summary_of(found), found
+    found = [read_span(row) for row in rows]
+    return summarise(found), found
 
 
 def load_payload(conn: Connection, trace_id: str, span_id: str) -> Mapping[str, Any] | None:
@@ -159,132 +160,75 @@ def load_payload(conn: Connection, trace_id: str, span_id: str) -> Mapping[str, 
     return None if body is None else dict(unpack(body))
 
 
-def _row(span: Span) -> dict[str, Any]:
-    return {
-        "trace_id": span.trace_id,
-        "span_id": span.span_id,
-        "parent_id": span.parent_id,
-        "kind": span.kind,
-        "name": span.name,
-        "start_ns": span.start_ns,
-        "end_ns": span.end_ns,
-        "tenant": span.tenant,
-        "user_id": span.user,
-        "agent": span.agent,
-        "run_id": span.run_id,
-        "error_type": span.error_type,
-        "provider": span.provider,
-        "model": span.model,
-        "input_tokens": span.usage.input,
-        "output_tokens": span.usage.output,
-        "cache_read_tokens": span.usage.cache_read,
-        "cache_write_tokens": span.usage.cache_write,
-        "cost": span.cost,
-        "reported_cost": span.reported_cost,
-        "held": span.held,
-        "conversation_id": span.conversation_id,
-        "first_token_ns": span.first_token_ns,
-        "fingerprint": span.fingerprint,
-        "attempt": span.attempt,
-        "retry_of": span.retry_of,
-        "attributes": as_json(span.attributes).decode() if span.attributes else None,
-    }
-
-
-def _span(row: Row[Any]) -> Span:
-    usage = Usage(
-        input=row.input_tokens,
-        output=row.output_tokens,
-        cache_read=row.cache_read_tokens,
-        cache_write=row.cache_write_tokens,
+def _row(span: Span) -> Values:
+    usage = span.usage
+    return (
+        span.trace_id,
+        span.span_id,
+        span.parent_id,
+        span.kind,
+        span.name,
+        span.start_ns,
+        span.end_ns,
+        span.tenant,
+        span.user,
+        span.agent,
+        span.run_id,
+        span.error_type,
+        span.provider,
+        span.model,
+        usage.input,
+        usage.output,
+        usage.cache_read,
+        usage.cache_write,
+        span.cost,
+        span.reported_cost,
+        span.held,
+        span.conversation_id,
+        span.first_token_ns,
+        span.fingerprint,
+        span.attempt,
+        span.retry_of,
+        as_json(span.attributes).decode() if span.attributes else None,
     )
+
+
+def read_span(row: Row[Any]) -> Span:
+    """A row of `spans` as a span, without what was said in it."""
+    # Taken apart in the order of the columns: to look each up by its name takes as long as to make the span.
+    values: tuple[Any, ...] = tuple(row)
+    trace_id, span_id, parent_id, kind, name, start_ns, end_ns, tenant, user, agent, run_id, *details = values
+    error_type, provider, model, sent, got, cache_read, cache_write, cost, reported_cost, held, *details = details
+    conversation_id, first_token_ns, fingerprint, attempt, retry_of, attributes = details
+    any_tokens = sent or got or cache_read or cache_write
     return Span(
-        trace_id=row.trace_id,
-        span_id=row.span_id,
-        parent_id=row.parent_id,
-        kind=row.kind,
-        name=row.name,
-        start_ns=row.start_ns,
-        end_ns=row.end_ns,
-        tenant=row.tenant,
-        user=row.user_id,
-        agent=row.agent,
-        run_id=row.run_id,
-        error_type=row.error_type,
-        provider=row.provider,
-        model=row.model,
-        usage=usage,
-        cost=NanoUsd(row.cost),
-        reported_cost=None if row.reported_cost is None else NanoUsd(row.reported_cost),
-        held=None if row.held is None else NanoUsd(row.held),
-        conversation_id=row.conversation_id,
-        first_token_ns=row.first_token_ns,
-        fingerprint=row.fingerprint,
-        attempt=row.attempt,
-        retry_of=row.retry_of,
-        attributes=json.loads(row.attributes) if row.attributes else {},
-    )
-
-
-def _summarise(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    first = rows[0]
-    added = {
-        "trace_id": first["trace_id"],
-        "tenant": first["tenant"],
-        "user_id": first["user_id"],
-        "agent": first["agent"],
-        "start_ns": min(row["start_ns"] for row in rows),
-        "end_ns": max(row["end_ns"] for row in rows),
-        "spans": len(rows),
-        "errors": sum(row["error_type"] is not None for row in rows),
-        "input_tokens": sum(row["input_tokens"] for row in rows),
-        "output_tokens": sum(row["output_tokens"] for row in rows),
-        "cost": sum(row["cost"] for row in rows),
-    }
-    conn.execute(_add_to_summary(conn.dialect.name), added)
-
-
-def _summary_of(found: Sequence[Span]) -> TraceSummary:
-    first = found[0]
-    return TraceSummary(
-        trace_id=first.trace_id,
-        tenant=first.tenant,
-        user=first.user,
-        agent=first.agent,
-        start_ns=first.start_ns,
-        end_ns=max(span.end_ns for span in found),
-        spans=len(found),
-        errors=sum(span.error_type is not None for span in found),
-        input_tokens=sum(span.usage.input for span in found),
-        output_tokens=sum(span.usage.output for span in found),
-        cost=NanoUsd(sum(span.cost for span in found)),
+        trace_id=trace_id,
+        span_id=span_id,
+        parent_id=parent_id,
+        kind=kind,
+        name=name,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        tenant=tenant,
+        user=user,
+        agent=agent,
+        run_id=run_id,
+        error_type=error_type,
+        provider=provider,
+        model=model,
+        usage=Usage(input=sent, output=got, cache_read=cache_read, cache_write=cache_write) if any_tokens else _UNUSED,
+        cost=cost,
+        reported_cost=reported_cost,
+        held=held,
+        conversation_id=conversation_id,
+        first_token_ns=first_token_ns,
+        fingerprint=fingerprint,
+        attempt=attempt,
+        retry_of=retry_of,
+        attributes=from_json(attributes) if attributes else {},
     )
 
 
 @functools.cache
-def _add_to_summary(dialect: str) -> Any:
-    statement = insert(dialect, traces)
-    new = statement.excluded
-    changes: dict[str, Any] = {
-        name: traces.c[name] + new[name] for name in ("spans", "errors", "input_tokens", "output_tokens", "cost")
-    }
-    # Two-argument MIN and MAX are SQLite's, LEAST and GREATEST Postgres's; CASE is both's.
-    changes["start_ns"] = case((new.start_ns < traces.c.start_ns, new.start_ns), else_=traces.c.start_ns)
-    changes["end_ns"] = case((new.end_ns > traces.c.end_ns, new.end_ns), else_=traces.c.end_ns)
-    return statement.on_conflict_do_update(index_elements=["trace_id", "tenant"], set_=changes)
-
-
-def _summary(row: Row[Any]) -> TraceSummary:
-    return TraceSummary(
-        trace_id=row.trace_id,
-        tenant=row.tenant,
-        user=row.user_id,
-        agent=row.agent,
-        start_ns=row.start_ns,
-        end_ns=row.end_ns,
-        spans=row.spans,
-        errors=row.errors,
-        input_tokens=row.input_tokens,
-        output_tokens=row.output_tokens,
-        cost=NanoUsd(row.cost),
-    )
+def _insert_new(dialect: str, table: Table) -> Any:
+    return insert(dialect, table).on_conflict_do_nothing()
