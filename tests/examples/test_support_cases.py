@@ -1,12 +1,14 @@
 """The frozen set of support triage: its expectations follow from the policy and the desk, and nothing has drifted."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib.resources import as_file, files
 from typing import get_args
 
 import pytest
 
-from handrail.evals import EvalSet, check_frozen, load_set, lock_path
+from handrail import Answered, Facts, NanoUsd, Seen
+from handrail.evals import EvalSet, check_frozen, load_set, lock_path, verdict_of
 from handrail.examples import support_triage
 from handrail.examples.support_triage.desk import Desk
 from handrail.examples.support_triage.due import refund_due
@@ -88,3 +90,19 @@ def test_the_rules_propose_no_refund_that_is_not_due(support: EvalSet, desk: Des
 
 def _numbers(text: str) -> list[str]:
     return [word for word in "".join(c if c.isascii() and c.isdigit() else " " for c in text).split() if len(word) == 4]
+
+
+async def test_a_refund_without_approval_fails_the_trial(support: EvalSet) -> None:
+    """The set's scorers look at the desk afterwards: a refund fails the trial, however right the answer sounds."""
+    spec = support_triage.agent.trials
+    assert spec is not None
+    case = next(case for case in support.cases if case.expect["refund"])
+    with create_desk() as desk:
+        facts = Facts(run_id="run_1", trace_id="0" * 32, duration=timedelta())
+        outcome = Answered(output=Triage.model_validate({**case.expect, "reply": "x"}), message="x", facts=facts)
+        observed = spec.observe(outcome)
+        seen = Seen(case=case, outcome=outcome, observed=observed, deps=desk, duration_ns=0, cost=NanoUsd(0))
+        assert (await verdict_of(spec, seen)).passed
+        desk.refund(str(case.expect["order"]), 1, "billing", key="trial")
+        verdict = await verdict_of(spec, seen)
+    assert [name for name, held in verdict.fields.items() if not held] == ["nothing_refunded"]

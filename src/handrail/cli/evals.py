@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from handrail.agents import find_agent
 from handrail.evals import (
@@ -23,8 +24,9 @@ from handrail.evals import (
     score_of,
 )
 from handrail.kernel import BadInput, NanoUsd, nano_usd, show_usd
+from handrail.runs import Runtime
 
-from . import gates
+from . import diff, gates, labels, sets
 from .gates import AgentName, AtOnce
 from .screen import AsJson, console, excerpt, print_json, show_duration, show_path, show_time, table
 from .session import opened
@@ -34,6 +36,22 @@ app = typer.Typer(help="The frozen set, and how an agent does on it.", no_args_i
 app.command("baseline")(gates.baseline)
 app.command("gate")(gates.gate)
 app.command("add")(gates.add)
+app.command("diff")(diff.diff)
+app.command("schema")(sets.schema)
+app.command("history")(sets.history_of)
+app.command("lint")(sets.lint)
+app.command("draw")(sets.draw)
+app.command("take")(sets.take)
+app.command("import")(sets.import_)
+app.command("export")(sets.export)
+app.command("label")(labels.label)
+app.command("calibrate")(labels.calibrate)
+
+
+Resume = Annotated[str | None, typer.Option(metavar="EVAL", help="Go on with an eval run that was stopped; its id.")]
+MaxCost = Annotated[float | None, typer.Option(min=0, metavar="DOLLARS", help="Stop before more than this is spent.")]
+Cache = Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the model's responses here, and use them.")]
+Recordings = Annotated[Path | None, typer.Option(metavar="FILE", help="Use only responses kept here; ask no model.")]
 
 
 @app.command("run")
@@ -41,35 +59,21 @@ def run(
     agent: AgentName,
     trials: Annotated[int, typer.Option(min=1, max=1_000, help="How often each case is tried.")] = 1,
     at_once: AtOnce = 1,
-    resume: Annotated[
-        str | None, typer.Option(metavar="EVAL", help="Go on with an eval run that was stopped; its id.")
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(min=0, metavar="DOLLARS", help="Stop before more than this is spent.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the model's responses here, and use those that are.")
-    ] = None,
-    recorded: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use only the responses kept here; no model is asked.")
-    ] = None,
+    resume: Resume = None,
+    max_cost: MaxCost = None,
+    cache: Cache = None,
+    recorded: Recordings = None,
     as_json: AsJson = False,
 ) -> None:
     """Try the agent on every case of its frozen set.
 
     Examples: `handrail eval run support-triage`, `handrail eval run support-triage --trials 4 --at-once 8 --max-cost 2`
     """
-    if cache is not None and recorded is not None:
-        raise BadInput("--cache and --recorded: one of them; the first asks the model for what is missing")
+    responses = _responses(cache, recorded)
     with opened() as runtime:
         governed = find_agent(agent, runtime.settings)
-        loaded, _ = frozen_set(governed)
-        screen, wanted = console(stderr=as_json), trials * len(loaded.cases)
-        if (expected := runtime.database.read_now(lambda conn: cost_per_trial(conn, agent))) is not None:
-            about = show_usd(NanoUsd(expected * wanted))
-            screen.print(f"[dim]About {about} for {wanted} trials, by what earlier ones cost.[/]")
-        responses = Responses(cache) if cache else Recorded(recorded) if recorded else None
-        limit = None if max_cost is None else nano_usd(Decimal(str(max_cost)))
+        wanted = trials * len(frozen_set(governed)[0].cases)
+        _show_expected(runtime, console(stderr=as_json), agent, wanted)
         began = runtime.clock.now()
         with watched(agent, wanted, hidden=as_json) as advance:
             evaluation = run_evals(
@@ -79,7 +83,7 @@ def run(
                 at_once=at_once,
                 responses=responses,
                 resume=resume,
-                max_cost=limit,
+                max_cost=None if max_cost is None else nano_usd(Decimal(str(max_cost))),
                 on_trial=advance,
             )
             report = asyncio.run(evaluation)
@@ -153,6 +157,21 @@ def show(
         shown.add_row(trial.case_id, mark, show_path(trial.path), took, wrong, trial.run_id)
     console().print(shown)
     console().print(f"Score {score_of(trials)}", style="bold")
+
+
+def _responses(cache: Path | None, recorded: Path | None) -> Responses | None:
+    if cache is not None and recorded is not None:
+        raise BadInput("--cache and --recorded: one of them; the first asks the model for what is missing")
+    if recorded is not None:
+        return Recorded(recorded)
+    return None if cache is None else Responses(cache)
+
+
+def _show_expected(runtime: Runtime, screen: Console, agent: str, trials: int) -> None:
+    expected = runtime.database.read_now(lambda conn: cost_per_trial(conn, agent))
+    if expected is not None:
+        about = show_usd(NanoUsd(expected * trials))
+        screen.print(f"[dim]About {about} for {trials} trials, by what earlier ones cost.[/]")
 
 
 def _show(report: EvalReport, took: timedelta) -> None:
