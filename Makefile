@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := anthropic,local,openai
-ALL := anthropic,local,openai,postgres,redis,route,server
+ALL := anthropic,evals,local,openai,postgres,redis,route,server
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -1,12 +1,15 @@
-"""Baselines and the gate over real eval runs: what is compared with what, and what cannot be."""
+"""Baselines and the gate over real eval runs: what is compared with what, how long, and what cannot be."""
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic_ai import Agent
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
@@ -14,8 +17,13 @@ from handrail import Answered, BadInput, GovernedAgent, NotFound, Outcome, Runti
 from handrail.evals import (
     Case,
     NoBaseline,
+    Scorer,
+    Seen,
+    TooManyErrors,
     Trial,
     Verdict,
+    absolute,
+    exact,
     freeze,
     gate,
     list_baselines,
@@ -23,6 +31,7 @@ from handrail.evals import (
     list_gates,
     load_eval_run,
     promote,
+    relative,
     run_evals,
     set_baseline,
 )
@@ -34,9 +43,16 @@ TODAY = dt.date(2026, 11, 22)
 WORDS = ["one", "two", "three", "four"]
 
 
+class Hurried(VirtualClock):
+    """Whoever sleeps wakes at once, with the time moved on."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+
 @pytest.fixture
 def clock() -> VirtualClock:
-    return VirtualClock()
+    return Hurried()
 
 
 @pytest.fixture
@@ -55,17 +71,32 @@ def cases(tmp_path: Path) -> Path:
     return path
 
 
-def echo(cases: Path, *wrong: str, prompt: str = "Echo.", name: str = "echo") -> GovernedAgent[Any, str]:
-    """An agent that says again what it hears, but for these words."""
+def echo(
+    cases: Path,
+    *wrong: str,
+    prompt: str = "Echo.",
+    name: str = "echo",
+    down: tuple[str, ...] = (),
+    flips: bool = False,
+    scorers: tuple[Scorer, ...] = (),
+) -> GovernedAgent[Any, str]:
+    """An agent that says again what it hears, but for these words: every second time where it `flips`.
+
+    For words that are `down` its model cannot be asked.
+    """
+    heard_before = Counter[str]()
 
     def model(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
         heard = next(str(part.content) for part in messages[-1].parts if isinstance(part, UserPromptPart))
-        if "down" in wrong:
-            raise ConnectionError("gone")
-        return ModelResponse([TextPart("what?" if heard in wrong else heard)])
+        if heard in down:
+            raise ModelAPIError("echo", "gone")
+        heard_before[heard] += 1
+        is_wrong = heard in wrong and not (flips and heard_before[heard] % 2)
+        return ModelResponse([TextPart("what?" if is_wrong else heard)])
 
     agent: Agent[Any, str] = Agent(FunctionModel(model, model_name="echo"), instructions=prompt)
-    return govern(agent, name=name, trials=Trials[Any, str](cases=cases, observe=observe))
+    trials = Trials[Any, str](cases=cases, observe=observe, scorers=scorers)
+    return govern(agent, name=name, trials=trials)
 
 
 def observe(outcome: Outcome[str]) -> Mapping[str, Any]:
@@ -91,6 +122,7 @@ async def test_a_worse_agent_is_blocked(runtime: Runtime, cases: Path) -> None:
     baseline = await set_baseline(runtime, echo(cases, "one"), by="ann")
     gated = await gate(runtime, echo(cases, "one", "three", prompt="Say it."))
     assert not gated.verdict.passed
+    assert (gated.verdict.decided_by, gated.verdict.trials) == ("sequential rule", 2)
     assert (gated.verdict.newly_failing, gated.verdict.newly_passing) == (("three",), ())
     assert (gated.baseline, gated.report.set_hash) == (baseline, baseline.set_hash)
     assert gated.agent_hash is not None
@@ -105,27 +137,78 @@ async def test_a_baseline_is_a_complete_eval_run(runtime: Runtime, cases: Path) 
     baseline = await set_baseline(runtime, echo(cases), by="ann", at_once=4)
     view, trials = await runtime.database.read(lambda conn: load_eval_run(conn, baseline.eval_run_id))
     assert view.ended_at is not None
-    assert (view.agent, view.set_hash, len(trials)) == ("echo", baseline.set_hash, 4)
+    assert (view.agent, view.set_hash, len(trials)) == ("echo", baseline.set_hash, 32)
     assert {trial.agent_hash for trial in trials} == {baseline.agent_hash}
-    assert (baseline.by, baseline.at) == ("ann", runtime.clock.now())
+    assert (baseline.by, baseline.at, baseline.trials) == ("ann", runtime.clock.now(), 8)
 
 
 async def test_as_good_or_better_passes(runtime: Runtime, cases: Path) -> None:
     """The same agent and a better one pass."""
     await set_baseline(runtime, echo(cases, "two"), by="ann")
-    assert (await gate(runtime, echo(cases, "two"), at_once=4)).verdict.drop == 0
+    same = await gate(runtime, echo(cases, "two"), at_once=4)
+    assert same.verdict.drop == 0
+    assert (same.verdict.trials, len(same.report.trials)) == (1, 4)
     better = await gate(runtime, echo(cases))
     assert better.verdict.passed
     assert better.verdict.newly_passing == ("two",)
 
 
-async def test_a_run_that_fails_is_a_failed_case(runtime: Runtime, cases: Path) -> None:
-    """A candidate whose model is down fails every case: that is a verdict and no error."""
+async def test_a_model_that_is_down_is_no_verdict(runtime: Runtime, cases: Path) -> None:
+    """Where more than 5% of the trials could not ask their model, the error names them and nothing is said."""
+    with pytest.raises(TooManyErrors, match=r"8 of 32 trials failed .*8 model_unavailable; cases one"):
+        await set_baseline(runtime, echo(cases, down=("one",)), by="ann")
     await set_baseline(runtime, echo(cases), by="ann")
-    gated = await gate(runtime, echo(cases, "down"))
-    assert not gated.verdict.passed
-    assert gated.verdict.candidate == 0
-    assert gated.verdict.newly_failing == tuple(sorted(WORDS))
+    with pytest.raises(TooManyErrors, match="1 of 4 trials"):
+        await gate(runtime, echo(cases, down=("two",)))
+    assert await runtime.database.read(lambda conn: list_gates(conn, "echo", 9)) == []
+
+
+async def test_flips_ask_for_more_trials(runtime: Runtime, cases: Path) -> None:
+    """A baseline whose cases flip gets more than eight trials, and the same agent is looked at late."""
+    flipping = echo(cases, *WORDS, flips=True)
+    baseline = await set_baseline(runtime, flipping, by="ann", at_once=8)
+    assert baseline.trials == 32
+    gated = await gate(runtime, echo(cases, *WORDS, flips=True), at_once=8)
+    assert gated.plan is not None
+    assert gated.plan.baseline_trials == 32
+    assert gated.verdict.passed
+    assert gated.verdict.trials in gated.plan.looks
+
+
+async def test_trials_as_given(runtime: Runtime, cases: Path) -> None:
+    """With a given number of trials a baseline has that many; with one, nothing is known of flips."""
+    baseline = await set_baseline(runtime, echo(cases, *WORDS, flips=True), by="ann", trials=1)
+    assert baseline.trials == 1
+    gated = await gate(runtime, echo(cases))
+    assert (gated.plan, gated.verdict.passed) == (None, True)
+    with pytest.raises(BadInput, match="at least once"):
+        await set_baseline(runtime, echo(cases), by="ann", trials=0)
+
+
+async def test_the_margin_is_the_callers(runtime: Runtime, cases: Path) -> None:
+    """A drop of 25 points passes where 30 may be lost, and blocks where 20% of the score may be."""
+    await set_baseline(runtime, echo(cases), by="ann")
+    worse = echo(cases, "one")
+    assert (await gate(runtime, worse, margin=absolute(Fraction(30, 100)))).verdict.passed
+    assert not (await gate(runtime, worse, margin=relative(Fraction(20, 100)))).verdict.passed
+
+
+def polite(seen: Seen) -> bool:
+    return bool(seen.observed)
+
+
+def polite_enough(_seen: Seen) -> bool:
+    return True
+
+
+async def test_other_scorers_are_not_compared(runtime: Runtime, cases: Path) -> None:
+    """A baseline that was scored by other means is refused, with the names of what changed, before a trial has run."""
+    await set_baseline(runtime, echo(cases, scorers=(exact(), polite)), by="ann")
+    assert (await gate(runtime, echo(cases, scorers=(exact(), polite)))).verdict.passed
+    runs = await eval_runs(runtime)
+    with pytest.raises(NoBaseline, match=r"other means \(changed since: polite, polite_enough\)"):
+        await gate(runtime, echo(cases, scorers=(exact(), polite_enough)))
+    assert await eval_runs(runtime) == runs
 
 
 async def test_no_baseline_at_all(runtime: Runtime, cases: Path) -> None:
@@ -201,7 +284,7 @@ async def test_a_run_that_was_stopped_is_no_baseline(runtime: Runtime, cases: Pa
         await set_baseline(runtime, echo(cases), by="ann", on_trial=stop_at_three)
     assert await runtime.database.read(lambda conn: list_baselines(conn, "echo", 9)) == []
     [view] = await runtime.database.read(lambda conn: list_eval_runs(conn, None, 9))
-    with pytest.raises(BadInput, match="has 3 of 4 trials and is not complete"):
+    with pytest.raises(BadInput, match=r"has \d+ trials and is not complete"):
         await promote(runtime, echo(cases), view.eval_run_id, by="ann")
 
 

@@ -5,7 +5,6 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.evals import Score, Verdict, exact, score
+from handrail.evals import Score, Verdict, all_equal, score
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-3, 3) | st.text("ab", max_size=2),
@@ -55,7 +55,7 @@ def test_scores_are_shown() -> None:
 @given(facts)
 def test_a_match(expected: dict[str, Any]) -> None:
     """Facts match themselves, and more that was observed is not asked about."""
-    verdict = exact(expected, {**expected, "more": 1})
+    verdict = all_equal(expected, {**expected, "more": 1})
     assert verdict.passed
     assert verdict.fields == dict.fromkeys(expected, True)
 
@@ -63,7 +63,7 @@ def test_a_match(expected: dict[str, Any]) -> None:
 @given(expected=facts, observed=facts)
 def test_field_by_field(expected: dict[str, Any], observed: dict[str, Any]) -> None:
     """A trial passes when every expected field was observed with the same JSON text, numbers' types included."""
-    verdict = exact(expected, observed)
+    verdict = all_equal(expected, observed)
     assert verdict.fields.keys() == expected.keys()
     for name, matches in verdict.fields.items():
         # In repr, True, 1 and 1.0 differ; -0.0 and 0.0 do too, and are equal.
@@ -86,9 +86,9 @@ def _text(value: Any) -> str:
 )
 def test_types_count(expected: object, observed: object) -> None:
     """A value of another type does not match, inside lists and mappings too."""
-    assert not exact({"field": expected}, {"field": observed}).passed
+    assert not all_equal({"field": expected}, {"field": observed}).passed
 
 
 def test_what_was_not_observed() -> None:
     """A field that was not observed does not match, even where None is expected."""
-    assert exact({"order": None}, {}) == Verdict({"order": False})
+    assert all_equal({"order": None}, {}) == Verdict({"order": False})

@@ -40,17 +40,20 @@ def watched(agent: str, cases: int, *, hidden: bool) -> Iterator[Callable[[Case,
 
 
 def what_differed(expected: Mapping[str, Any], trial: Trial) -> str:
-    """The fields that a trial got wrong: what the case expects, and what was observed."""
-    return ", ".join(
-        f"{name}: {show_value(expected.get(name))} expected, {_observed(trial, name)}"
-        for name, right in trial.verdict.fields.items()
-        if not right
-    )
+    """The fields that a trial got wrong: what the case expects and what was observed, else what their scorer noted."""
+    wrong = [name for name, right in trial.verdict.fields.items() if not right]
+    return ", ".join(f"{name}: {_difference(expected, trial, name)}" for name in wrong)
 
 
 def show_value(value: Any) -> str:
     """A field's value as it stands in a set."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _difference(expected: Mapping[str, Any], trial: Trial, name: str) -> str:
+    if name in expected:
+        return f"{show_value(expected[name])} expected, {_observed(trial, name)}"
+    return trial.verdict.notes.get(name, "does not hold")
 
 
 def _observed(trial: Trial, name: str) -> str:

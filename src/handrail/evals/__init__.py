@@ -1,65 +1,215 @@
 """Eval sets: frozen inputs with what good looks like, how an agent does on them, and the gate it has to pass."""
 
+from .align import Alignment, Pair, Piece, Step, align, words_apart
 from .appending import append_case
 from .baselines import Baseline, GateView, list_baselines, list_gates, newest_baseline
-from .gating import Gated, NoBaseline, gate, promote, set_baseline
+from .calibration import Calibration, Interval
+from .candidates import Taken, take, write_candidates, write_cases
+from .choosing import Plan
+from .comparing import Close, Compared, compare_eval_runs, look_closer
+from .diff import CHANGES, CaseDiff, Change, Diff, Side, chosen, compare_trials, text_diff
+from .drawing import Candidate, Drawn, draw
+from .exchange import Imported, Layout, read_cases, to_jsonl, to_pydantic_evals
+from .foreign import Format
+from .gating import (
+    Distrusted,
+    Gated,
+    NoBaseline,
+    TooManyErrors,
+    baseline_for,
+    gate,
+    plan_of,
+    promote,
+    set_baseline,
+)
 from .growing import Grown, Judged, add_case, case_from_run
+from .idle import passed_by_idling
+from .judging import Criterion, Judge, NoVerdict, Rubric, judge
+from .junit import to_junit
+from .labelling import drawn_of, judge_of, measured, next_for, with_labels
+from .labels import Label, Sample, add_label, load_labels
+from .lint import Finding, lint_set
+from .measures import scored_by
+from .personal import redact_text
 from .responses import NotRecorded, Recorded, Responses
-from .rule import MARGIN, GateVerdict, plain_rule
-from .running import EvalReport, Running, evaluating, frozen_set, run_evals
-from .scoring import Score, Seen, Verdict, exact, score, verdict_of
-from .sets import Case, Difference, EvalSet, Frozen, check_frozen, compare, freeze, load_set, lock_path
-from .store import EvalRunView, Trial, list_eval_runs, load_eval_run
+from .rule import (
+    MARGIN,
+    GateVerdict,
+    Look,
+    Margin,
+    absolute,
+    compared,
+    plain_rule,
+    relative,
+    sequential_rule,
+    values_of,
+)
+from .running import EvalReport, Running, evaluating, frozen_set, run_evals, score_of
+from .scorerhash import scorer_hash
+from .scorers import (
+    at_least,
+    close,
+    contains,
+    exact,
+    fields,
+    graded,
+    json_schema,
+    lacks,
+    matches,
+    normalised,
+    within,
+    world,
+)
+from .scoring import Score, Scored, Scorer, ScorerFailed, Seen, Verdict, all_equal, score, verdict_of
+from .sets import (
+    Case,
+    Difference,
+    EvalSet,
+    Frozen,
+    check_frozen,
+    compare,
+    freeze,
+    history,
+    load_set,
+    lock_path,
+    set_schema,
+)
+from .store import EvalRunView, Trial, cost_per_trial, list_eval_runs, load_eval_run
 from .tasks import TENANT, CallableTask, SpendingLimit, Task
 
 __all__ = [
+    "CHANGES",
     "MARGIN",
     "TENANT",
+    "Alignment",
     "Baseline",
+    "Calibration",
     "CallableTask",
+    "Candidate",
     "Case",
+    "CaseDiff",
+    "Change",
+    "Close",
+    "Compared",
+    "Criterion",
+    "Diff",
     "Difference",
+    "Distrusted",
+    "Drawn",
     "EvalReport",
     "EvalRunView",
     "EvalSet",
+    "Finding",
+    "Format",
     "Frozen",
     "GateVerdict",
     "GateView",
     "Gated",
     "Grown",
+    "Imported",
+    "Interval",
+    "Judge",
     "Judged",
+    "Label",
+    "Layout",
+    "Look",
+    "Margin",
     "NoBaseline",
+    "NoVerdict",
     "NotRecorded",
+    "Pair",
+    "Piece",
+    "Plan",
     "Recorded",
     "Responses",
+    "Rubric",
     "Running",
+    "Sample",
     "Score",
+    "Scored",
+    "Scorer",
+    "ScorerFailed",
     "Seen",
+    "Side",
     "SpendingLimit",
+    "Step",
+    "Taken",
     "Task",
+    "TooManyErrors",
     "Trial",
     "Verdict",
+    "absolute",
     "add_case",
+    "add_label",
+    "align",
+    "all_equal",
     "append_case",
+    "at_least",
+    "baseline_for",
     "case_from_run",
     "check_frozen",
+    "chosen",
+    "close",
     "compare",
+    "compare_eval_runs",
+    "compare_trials",
+    "compared",
+    "contains",
+    "cost_per_trial",
+    "draw",
+    "drawn_of",
     "evaluating",
     "exact",
+    "fields",
     "freeze",
     "frozen_set",
     "gate",
+    "graded",
+    "history",
+    "json_schema",
+    "judge",
+    "judge_of",
+    "lacks",
+    "lint_set",
     "list_baselines",
     "list_eval_runs",
     "list_gates",
     "load_eval_run",
+    "load_labels",
     "load_set",
     "lock_path",
+    "look_closer",
+    "matches",
+    "measured",
     "newest_baseline",
+    "next_for",
+    "normalised",
+    "passed_by_idling",
     "plain_rule",
+    "plan_of",
     "promote",
+    "read_cases",
+    "redact_text",
+    "relative",
     "run_evals",
     "score",
+    "score_of",
+    "scored_by",
+    "scorer_hash",
+    "sequential_rule",
     "set_baseline",
+    "set_schema",
+    "take",
+    "text_diff",
+    "to_jsonl",
+    "to_junit",
+    "to_pydantic_evals",
+    "values_of",
     "verdict_of",
+    "with_labels",
+    "within",
+    "words_apart",
+    "world",
+    "write_candidates",
+    "write_cases",
 ]

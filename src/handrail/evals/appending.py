@@ -1,4 +1,4 @@
-"""One more case at the end of a set's YAML, every byte that stands there kept: comments and layout are its authors'."""
+"""More cases at the end of a set's YAML, every byte that stands there kept: comments and layout are its authors'."""
 
 import os
 import re
@@ -23,17 +23,17 @@ _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _STEP = 2
 
 
-def append_case(path: Path, case: Case) -> None:
-    """Adds `case` at the end of the set at `path`, in one step: a reader or a crash never meets half of it.
+def append_case(path: Path, *cases: Case) -> None:
+    """Adds `cases` at the end of the set at `path`, in one step: a reader or a crash never meets half of it.
 
-    The text that results is read back before it takes the file's place: the old cases as they were and the new one.
+    The text that results is read back before it takes the file's place: the old cases as they were and the new ones.
     Raises BadInput, the file untouched, where that is not so; where the set cannot be read or written; and where
     `cases` is not a block list and the last key.
     """
     before = load_set(path)
     raw, text = path.read_bytes(), read_text(path)
     column, spaced = _end_of_list(path, text)
-    written = "\n" * spaced + _written(case, " " * column)
+    written = "".join("\n" * spaced + written_case(case, " " * column) for case in cases)
     if not text.endswith("\n"):
         written = "\n" + written
     if "\r\n" in text:
@@ -46,7 +46,7 @@ def append_case(path: Path, case: Case) -> None:
             file.write(raw + written.encode())
             file.flush()
             os.fsync(file.fileno())
-        _check(path, temporary, (*before.case_hashes.items(), (case.id, case.content_hash)))
+        _check(path, temporary, (*before.case_hashes.items(), *((case.id, case.content_hash) for case in cases)))
         temporary.chmod(path.stat().st_mode & 0o777)
         temporary.replace(path)
     except OSError as error:
@@ -89,9 +89,10 @@ def _ends_in_block(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
 
 
-def _written(case: Case, margin: str) -> str:
+def written_case(case: Case, margin: str) -> str:
+    """The case as an entry of a block list whose dashes stand behind `margin`, ending in a line break."""
     fields = {
-        "id": case.id,
+        "id": _inline(case.id),
         "input": _text(case.input, f"{margin}{' ' * 2 * _STEP}"),
         "expect": _inline(case.expect),
         "source": _inline(case.source),

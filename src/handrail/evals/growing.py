@@ -3,7 +3,6 @@
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from handrail.review import Verdict, used_in_case, verdicts_of
 from handrail.runs import GovernedAgent, Runtime, load_input, load_run
 
 from .appending import append_case
+from .expecting import check_expectations
 from .sets import (
     Case,
     Difference,
@@ -171,33 +171,12 @@ def _to_complete(loaded: EvalSet, path: Path, there: Case, judged: Judged, verdi
 
 
 def _check_expectations(loaded: EvalSet, judged: Judged) -> None:
-    """A case that expects what the agent is never asked for, or a value of another type, could not be met."""
-    fields: dict[str, set[str]] = {}
-    for case in loaded.cases:
-        for name, value in case.expect.items():
-            fields.setdefault(name, set()).add(_kind(value))
     if not judged.should:
         raise BadInput(
             f"run {judged.run_id}: nobody said yet what it should have been; give --should FIELD=VALUE for what counts "
-            f"of {', '.join(sorted(fields))}"
+            f"of {', '.join(sorted({name for case in loaded.cases for name in case.expect}))}"
         )
-    for name, value in judged.should.items():
-        if name not in fields:
-            near = get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"they expect {', '.join(sorted(fields))}"
-            raise BadInput(f"should: no case of {loaded.name} expects {name!r}; {hint}")
-        usual = fields[name] - {_kind(None)}
-        if value is not None and usual and _kind(value) not in usual:
-            quotes = f"; write it in quotes, --should '{name}=\"{value}\"'" if usual == {"text"} else ""
-            raise BadInput(
-                f"should: {name} is {_kind(value)} here, and {' or '.join(sorted(usual))} in the cases of "
-                f"{loaded.name}, so no answer could match both{quotes}"
-            )
-
-
-def _kind(value: JsonValue) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
-    return "nothing" if value is None else names.get(type(value), "a mapping")
+    check_expectations(loaded, judged.should, "should", "--should '{name}={value}'")
 
 
 def _free_id(run_id: str, taken: set[str]) -> str:

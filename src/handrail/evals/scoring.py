@@ -9,10 +9,11 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, ClassVar, TypeAlias
 
-from handrail.kernel import HandrailError, NanoUsd
-from handrail.runs import Outcome, Trials
+from handrail.kernel import BadInput, HandrailError, NanoUsd
+from handrail.runs import Trials
 
 from .borrowed import as_scorer
 from .sets import Case
@@ -60,11 +61,14 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One trial as its scorers see it: `observed` is what the set's `observe` took of the outcome, `deps` the trial's
-    own world as it is afterwards (None where the set makes none), `duration_ns` and `cost` those of its run."""
+    """One trial as its scorers see it.
+
+    `outcome` is the run's, or what a plain callable returned; `observed` what the set's `observe` took of it; `deps`
+    the trial's own world as it is afterwards (None where the set makes none); `duration_ns` and `cost` the trial's.
+    """
 
     case: Case
-    outcome: Outcome[Any]
+    outcome: Any
     observed: Mapping[str, Any]
     deps: Any
     duration_ns: int
@@ -102,18 +106,23 @@ async def verdict_of(spec: Trials[Any, Any], seen: Seen) -> Verdict:
     """What the set's scorers say of a trial, put together; without scorers, every expected field has to match exactly.
 
     A name that two scorers use is the first one's; the second's has the scorer's name before it. Raises ScorerFailed,
-    which names the scorer and the case; errors of Handrail's own tree pass through.
+    which names the scorer and the case, and BadInput where one needs deps and the set makes none; errors of Handrail's
+    own tree pass through.
     """
     if not spec.scorers:
-        return exact(seen.case.expect, seen.observed)
+        return all_equal(seen.case.expect, seen.observed)
     fields: dict[str, bool] = {}
     scores: dict[str, float] = {}
     notes: dict[str, str] = {}
     for scorer in spec.scorers:
         name = name_of(scorer)
+        if spec.deps is None and needs_deps(scorer):
+            raise BadInput(f"scorer {name} looks at a trial's deps; give the set a factory, Trials(deps=...)")
         said = await ask(scorer, seen)
-        for taken, new in ((fields, passes(said)), (scores, said.scores), (notes, said.notes)):
-            taken.update({_free(key, name, taken): value for key, value in new.items()})  # type: ignore[attr-defined]
+        names = {key: _free(key, name, fields, scores, notes) for key in {**said.fields, **said.scores, **said.notes}}
+        fields |= {names[key]: held for key, held in _held(said).items()}
+        scores |= {names[key]: score for key, score in said.scores.items()}
+        notes |= {names[key]: note for key, note in said.notes.items()}
     return Verdict(fields, scores, notes)
 
 
@@ -137,13 +146,6 @@ async def ask(scorer: Any, seen: Seen) -> Scored:
     return scored
 
 
-def passes(said: Scored) -> dict[str, bool]:
-    """The fields of what a scorer said, with one more for each score that was held against its threshold."""
-    if said.threshold is None:
-        return dict(said.fields)
-    return {**said.fields, **{name: score >= said.threshold for name, score in said.scores.items()}}
-
-
 def name_of(scorer: Any) -> str:
     """What a scorer is called in verdicts: its `name`, else that of its function or class."""
     own = getattr(scorer, "name", None)
@@ -151,7 +153,12 @@ def name_of(scorer: Any) -> str:
     return str(found).strip("<>") or "scorer"
 
 
-def exact(expected: Mapping[str, Any], observed: Mapping[str, Any]) -> Verdict:
+def needs_deps(scorer: Any) -> bool:
+    """Whether a scorer looks at the world that a trial leaves, so that the set has to make one for each."""
+    return getattr(scorer, "needs_deps", False) is True
+
+
+def all_equal(expected: Mapping[str, Any], observed: Mapping[str, Any]) -> Verdict:
     """Field by field equality of value and type, inside lists and mappings too.
 
     A field that was not observed never matches.
@@ -199,8 +206,14 @@ def _scored(name: str, said: Any) -> Scored | None:
             return None
 
 
-def _free(key: str, scorer: str, taken: Mapping[str, Any]) -> str:
-    if key not in taken:
-        return key
-    first = f"{scorer}: {key}"
-    return next(name for n in range(1, 1_000) if (name := first if n == 1 else f"{first} {n}") not in taken)
+def _held(said: Scored) -> dict[str, bool]:
+    """The fields of what a scorer said, with one more for each score that was held against its threshold."""
+    if said.threshold is None:
+        return dict(said.fields)
+    return {**said.fields, **{name: score >= said.threshold for name, score in said.scores.items()}}
+
+
+def _free(key: str, scorer: str, *taken: Mapping[str, Any]) -> str:
+    first = key if all(key not in each for each in taken) else f"{scorer}: {key}"
+    names = (first if n == 1 else f"{first} {n}" for n in count(1))
+    return next(name for name in names if all(name not in each for each in taken))

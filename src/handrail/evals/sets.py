@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -33,6 +33,8 @@ from .reading import Document, read_text, read_yaml
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Line = Annotated[str, StringConstraints(min_length=1, pattern=r"^\S(.*\S)?$")]
+
+SetT = TypeVar("SetT", bound="EvalSet")
 
 _ERRORS_SHOWN = 5
 
@@ -63,6 +65,12 @@ class Case(_Record):
         return _sha256(content | {"tags": sorted(self.tags)})
 
 
+class OpenCase(Case):
+    """A case that may have no expectation yet: people still have to say what is right."""
+
+    expect: dict[str, JsonValue] = Field(default_factory=dict)
+
+
 class EvalSet(_Record):
     """A named list of cases with unique ids."""
 
@@ -86,6 +94,12 @@ class EvalSet(_Record):
     def content_hash(self) -> str:
         """SHA-256 (64 hex digits) over the cases, whatever their order and the file's formatting."""
         return _sha256(self.case_hashes)
+
+
+class OpenSet(EvalSet):
+    """Cases on their way into a set, some of them not completed yet."""
+
+    cases: tuple[OpenCase, ...]
 
 
 @dataclass(frozen=True)
@@ -146,17 +160,12 @@ class Frozen:
 
 def load_set(path: Path) -> EvalSet:
     """Read a set from YAML, with the files its cases name; BadInput names file, line, case and what to do."""
-    document = read_yaml(path)
-    _inline_files(document)
-    try:
-        loaded = EvalSet.model_validate(document.value)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        shown = [f"{_place(document, e['loc'])}: {_advice(e['type'], e['msg'])}" for e in found[:_ERRORS_SHOWN]]
-        more = [f"and {len(found) - _ERRORS_SHOWN} more"] if len(found) > _ERRORS_SHOWN else []
-        raise BadInput("\n".join(shown + more)) from error
-    _refuse_duplicate_ids(document, loaded)
-    return loaded
+    return _load(EvalSet, path)
+
+
+def load_open_set(path: Path) -> OpenSet:
+    """As `load_set`, but the expectations of cases may be empty."""
+    return _load(OpenSet, path)
 
 
 def lock_path(path: Path) -> Path:
@@ -216,12 +225,44 @@ def freeze(path: Path, why: str, today: dt.date) -> Frozen:
     return Frozen(lock, loaded.content_hash, difference)
 
 
+def history(path: Path) -> tuple[Change, ...]:
+    """What was frozen of the set at `path`, when and why, oldest first. Raises BadInput where it has no lock."""
+    lock = lock_path(path)
+    if not lock.exists():
+        raise BadInput(f"{lock}: missing, so nothing was ever frozen; `handrail eval freeze` begins the history")
+    return _read_lock(lock).history
+
+
+def set_schema() -> dict[str, Any]:
+    """The JSON schema of a set's YAML, for editors: a case has its input in place, or in a file."""
+    schema = EvalSet.model_json_schema()
+    case = schema["$defs"]["Case"]
+    case["required"].remove("input")
+    case["oneOf"] = [{"required": ["input"]}, {"required": ["input_file"]}]
+    case["properties"]["input_file"] = {"type": "string", "description": "a file beside the set that has the input"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def checked_reason(path: Path, why: str) -> str:
     """The reason on one line. Raises BadInput where it says nothing."""
     reason = " ".join(why.split())
     if not reason:
         raise BadInput(f"{path}: freezing needs a reason that a reviewer can judge; say it with --why")
     return reason
+
+
+def _load(kind: type[SetT], path: Path) -> SetT:
+    document = read_yaml(path)
+    _inline_files(document)
+    try:
+        loaded = kind.model_validate(document.value)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        shown = [f"{_place(document, e['loc'])}: {_advice(e['type'], e['msg'])}" for e in found[:_ERRORS_SHOWN]]
+        more = [f"and {len(found) - _ERRORS_SHOWN} more"] if len(found) > _ERRORS_SHOWN else []
+        raise BadInput("\n".join(shown + more)) from error
+    _refuse_duplicate_ids(document, loaded)
+    return loaded
 
 
 def _remedy(loaded: EvalSet) -> str:

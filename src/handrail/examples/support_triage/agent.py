@@ -7,11 +7,23 @@ from typing import Any
 
 from pydantic_ai import Agent
 
-from handrail import Answered, AwaitingApproval, Escalated, FellBack, Outcome, RunRequest, Trials, govern, tool
+from handrail import (
+    Answered,
+    AwaitingApproval,
+    Escalated,
+    FellBack,
+    Outcome,
+    RunRequest,
+    Trials,
+    exact,
+    govern,
+    tool,
+    world,
+)
 
 from .desk import Desk
 from .rules import triage_by_rules
-from .seed import create_desk
+from .seed import SEEDED, create_desk
 from .tools import find_order, list_charges, open_ticket, refund, when_due, when_named, when_unclear, when_unknown
 from .triage import Triage, triage
 
@@ -54,6 +66,11 @@ def observe(outcome: Outcome[Triage]) -> Mapping[str, Any]:
             return {}
 
 
+def nothing_refunded(desk: Desk, _case: object) -> bool:
+    """No money has moved at the end of a trial, whatever was said: in a trial nobody approves a refund."""
+    return all(refund.key.startswith(SEEDED) for refund in desk.list_refunds())
+
+
 agent = govern(
     Agent(
         output_type=triage,
@@ -71,5 +88,10 @@ agent = govern(
     deps=open_desk,
     fallback=rules,
     message=lambda found: found.reply,
-    trials=Trials(cases=HERE / "evals" / "cases.yaml", observe=observe, deps=fresh_desk),
+    trials=Trials(
+        cases=HERE / "evals" / "cases.yaml",
+        observe=observe,
+        deps=fresh_desk,
+        scorers=(exact(), world(nothing_refunded)),
+    ),
 )

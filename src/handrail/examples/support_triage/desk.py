@@ -251,6 +251,11 @@ class Desk:
             )
             return Refund(_row_id(made), key, order.number, cents, order.currency, reason, DESK_TODAY)
 
+    def list_refunds(self) -> list[Refund]:
+        """Every refund that was ever made, oldest first."""
+        rows = self._rows("SELECT key FROM refunds ORDER BY id")
+        return [refund for (key,) in rows if (refund := self._refund_by(key))]
+
     def open_ticket(self, number: str | None, summary: str, key: str) -> Ticket:
         """Leave work for a person; asked again with the same key, returns the first ticket.
 

@@ -85,6 +85,10 @@ ORDERS = [
 # fmt: on
 
 
+SEEDED = "seed-"
+"""What the keys of the refunds begin with that the desk opens with."""
+
+
 def create_desk(path: Path | str = ":memory:") -> Desk:
     """Open the desk at `path` and fill it if it is empty; a desk already in use is opened as it is."""
     desk = Desk(path)
@@ -117,7 +121,7 @@ def create_desk(path: Path | str = ":memory:") -> Desk:
                 connection.execute(
                     "INSERT INTO refunds (key, order_number, cents, reason, made_on) VALUES (?, ?, ?, ?, ?)",
                     (
-                        f"seed-{order.number}",
+                        f"{SEEDED}{order.number}",
                         order.number,
                         order.refunded,
                         "refunded by the shop",
