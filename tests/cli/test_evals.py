@@ -123,14 +123,14 @@ def test_a_worse_prompt_is_blocked_and_the_mended_one_passes(shop: Shop) -> None
     shop.prompt(WORSE)
     blocked = shop.handrail("eval", "gate", "sorter")
     assert (blocked.code, blocked.err) == (1, "")
-    assert "Score fell 33.3 points, from 100.0% to 66.7%; more than 3 points blocks; a set of 3 cannot" in blocked.out
-    assert 'twice          category: "billing" expected, "other" found' in blocked.out
+    assert "Dropped 33.3 points, from 100.0% to 66.7%, alike in every trial; blocked; a set of 3 sees" in blocked.out
+    assert 'category: "billing" expected, "other" found' in blocked.out
     assert "by ann" in blocked.out
     shop.prompt(GOOD)
     passed = shop.handrail("eval", "gate", "sorter")
     assert passed.code == 0
-    assert "Passed: score stayed at 100.0%" in passed.out
-    assert ", the same; set" in passed.out
+    assert "Stayed at 100.0%, alike in every trial; passed" in passed.out
+    assert ", the same as the baseline's, 1 trial of each case" in passed.out
 
 
 def test_the_gate_for_programs(shop: Shop) -> None:
@@ -144,10 +144,11 @@ def test_the_gate_for_programs(shop: Shop) -> None:
     assert (verdict["passed"], verdict["cases"], verdict["newly_failing"]) == (False, 3, ["twice"])
     assert (verdict["baseline"], verdict["margin"]) == (1.0, 0.03)
     assert verdict["drop"] == pytest.approx(1 / 3)
-    assert blocked.json["says"].startswith("score fell 33.3 points")
+    assert blocked.json["says"].startswith("dropped 33.3 points")
+    assert (verdict["trials"], verdict["baseline_trials"], verdict["decided_by"]) == (2, 8, "sequential rule")
     assert blocked.json["baseline"] == based["baseline"]
     assert len({based["baseline"]["agent_hash"], blocked.json["agent_hash"], None}) == 3
-    assert len(blocked.json["report"]["trials"]) == 3
+    assert len(blocked.json["report"]["trials"]) == 6
 
 
 def test_what_keeps_the_gate_from_a_verdict(shop: Shop) -> None:

@@ -9,9 +9,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, select, text
 
+import handrail.access
 import handrail.evals
 import handrail.runs
 import handrail.traces
+import handrail.web
 from handrail.kernel import Database, StoreNewer, StoreOlder, StoreReadOnly, enqueue, metadata, store_url, upgrade
 from handrail.kernel.jobs import jobs
 from handrail.kernel.schema import REVISIONS
@@ -107,7 +109,7 @@ def test_threads_without_a_loop_may_write(database: Database) -> None:
 
 def test_the_migrations_make_the_tables_that_the_slices_declare(address: str) -> None:
     """The migrated store and the declared tables do not differ."""
-    assert {handrail.traces, handrail.runs, handrail.evals}
+    assert {handrail.traces, handrail.runs, handrail.evals, handrail.access, handrail.web}
     engine = create_engine(store_url(address, Path()))
     with engine.connect() as conn:
         assert compare_metadata(MigrationContext.configure(conn), metadata) == []

@@ -14,6 +14,7 @@ from handrail.evals import (
     GateView,
     Trial,
     Verdict,
+    compared,
     list_baselines,
     list_eval_runs,
     list_gates,
@@ -157,15 +158,15 @@ async def test_baselines_at_once(database: Database) -> None:
 
 async def test_verdicts_of_the_gate_come_back(database: Database) -> None:
     """Every verdict is kept as it was, its shares exact, and an agent's are listed newest first."""
-    old = {"a": Fraction(1), "b": Fraction(1, 3), "c": Fraction(0)}
-    new = {"a": Fraction(1, 7), "b": Fraction(1, 3), "c": Fraction(1)}
+    old = {"a": [Fraction(1)], "b": [Fraction(1, 3)], "c": [Fraction(0)]}
+    new = {"a": [Fraction(1, 7)], "b": [Fraction(1, 3)], "c": [Fraction(1)]}
     made = [
         GateView(
             gate_id=f"gate_{number}",
             agent=agent,
             baseline_id="base_1",
             eval_run_id="eval_1",
-            verdict=plain_rule(*sides),
+            verdict=plain_rule(compared(*sides)),
             at=NOW + timedelta(seconds=number),
         )
         for number, agent, sides in [(1, "a", (old, new)), (2, "b", (old, new)), (3, "a", (new, old))]

@@ -6,27 +6,12 @@ from typing import Any
 import pytest
 
 from handrail.kernel import Database, NanoUsd, NotFound
-from handrail.traces import Span, StoreSpans, TraceSummary, Usage, list_traces, load_payload, load_trace
-
-
-def span(span_id: str = "s1", *, trace_id: str = "t1", **changed: Any) -> Span:
-    fields: dict[str, Any] = {
-        "parent_id": None,
-        "kind": "model",
-        "name": "chat",
-        "start_ns": 100,
-        "end_ns": 200,
-        "tenant": "acme",
-        "user": "u-1",
-        "agent": "a",
-        "run_id": "run_1",
-    }
-    return Span(trace_id=trace_id, span_id=span_id, **{**fields, **changed})
+from handrail.traces import StoreSpans, TraceSummary, Usage, load_payload, load_trace, top_traces
+from tests.traces.samples import span
 
 
 async def listed(database: Database, **asked: Any) -> list[TraceSummary]:
-    where: dict[str, Any] = {"tenant": None, "limit": 100, "before": None, **asked}
-    return await database.read(partial(list_traces, **where))
+    return await database.read(partial(top_traces, **{"tenant": None, "limit": 100, **asked}))
 
 
 async def test_a_span_comes_back(database: Database) -> None:
@@ -38,6 +23,11 @@ async def test_a_span_comes_back(database: Database) -> None:
         model="claude",
         usage=Usage(input=4, output=3, cache_read=2, cache_write=1),
         cost=NanoUsd(2**60),
+        reported_cost=NanoUsd(3),
+        held=NanoUsd(0),
+        conversation_id="c1",
+        first_token_ns=5,
+        fingerprint="f1",
         attempt=2,
         retry_of="s0",
         attributes={"text": "é\0", "list": [1, 2.5, None], "flag": True},
@@ -112,6 +102,29 @@ async def test_summaries(database: Database) -> None:
     assert [each.span_id for each in found] == ["s3", "s1", "s2", "s4"]
 
 
+async def test_some_new_and_some_old(database: Database) -> None:
+    """Of a batch with spans that are there and spans that are not, only the new ones are stored, told and summed up."""
+    await database.write(StoreSpans([span("s2", cost=NanoUsd(1), payload={"said": "first"})]))
+    batch = [span(f"s{n}", cost=NanoUsd(10), payload={"said": "again"}) for n in range(4)]
+    assert await database.write(StoreSpans(batch)) == [3]
+    [trace] = await listed(database)
+    assert (trace.spans, trace.cost) == (4, 31)
+    said = [await database.read(partial(load_payload, trace_id="t1", span_id=f"s{n}")) for n in range(4)]
+    assert said == [{"said": "first" if n == 2 else "again"} for n in range(4)]
+
+
+async def test_a_late_root_gives_its_name(database: Database) -> None:
+    """A trace is called by its root, also where that comes last, and before all by one that names its agent."""
+    child = span("s1", parent_id="s0", agent="", user="", name="chat")
+    root = span("s0", kind="agent", name="invoke_agent a", fingerprint="f1", conversation_id="c1", start_ns=150)
+    http = span("s9", agent="", user="", name="POST /chat", start_ns=1)
+    for spans, expected in (([child], "chat"), ([http], "POST /chat"), ([root], "invoke_agent a")):
+        await database.write(StoreSpans(spans))
+        [trace] = await listed(database)
+        assert trace.name == expected
+    assert (trace.user, trace.agent, trace.fingerprint, trace.conversation_id) == ("u-1", "a", "f1", "c1")
+
+
 async def test_batches_at_once(database: Database) -> None:
     """Batches that arrive side by side, with spans in common, are counted as if they came one by one."""
     import asyncio
@@ -149,15 +162,6 @@ async def test_the_list_of_several_tenants(database: Database) -> None:
     await database.write(StoreSpans([span("s1", cost=NanoUsd(1)), span("s2", tenant="other", cost=NanoUsd(20))]))
     assert [trace.cost for trace in await listed(database, tenant="other")] == [20]
     assert [trace.cost for trace in await listed(database, tenant="acme")] == [1]
-
-
-async def test_order_and_paging(database: Database) -> None:
-    """Traces are listed newest first, and a page goes on before the last one's start."""
-    await database.write(StoreSpans([span(trace_id=f"t{n}", start_ns=n, end_ns=n) for n in (3, 1, 5, 2, 4)]))
-    first = await listed(database, limit=2)
-    second = await listed(database, limit=2, before=(first[-1].start_ns, first[-1].trace_id))
-    third = await listed(database, limit=2, before=(second[-1].start_ns, second[-1].trace_id))
-    assert [[trace.start_ns for trace in page] for page in (first, second, third)] == [[5, 4], [3, 2], [1]]
 
 
 async def test_nothing(database: Database) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, select
 
 from handrail.kernel import Database, upgrade
 from handrail.kernel import store_url as parsed
-from handrail.traces import list_traces
+from handrail.traces import top_traces
 from handrail.traces.store import spans
 from tests.crash.processes import running, said
 
@@ -30,7 +30,7 @@ def test_what_was_acknowledged_is_there(store_url: str) -> None:
     database = Database.open(store_url)
     try:
         stored = database.read_now(_by_trace)
-        listed = database.read_now(lambda conn: list_traces(conn, None, 1_000_000, None))
+        listed = database.read_now(lambda conn: top_traces(conn, tenant=None, limit=1_000_000))
     finally:
         database.close()
     assert acknowledged - {f"{trace} {span}" for trace, ids in stored.items() for span in ids} == set()

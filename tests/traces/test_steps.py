@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import inspect
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -129,8 +130,8 @@ async def test_outside_a_run() -> None:
 def test_a_decorated_function_stays_itself() -> None:
     """A decorated function keeps its name and its signature, and an asynchronous one stays one."""
     assert (add.__name__, find.__name__) == ("add", "find")
-    assert asyncio.iscoroutinefunction(find)
-    assert not asyncio.iscoroutinefunction(add)
+    assert inspect.iscoroutinefunction(find)
+    assert not inspect.iscoroutinefunction(add)
 
 
 def test_generators_are_turned_down() -> None:

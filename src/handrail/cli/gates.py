@@ -1,23 +1,49 @@
 """`handrail eval baseline`, `gate` and `add`: what an agent has to beat, whether it does, and cases from production."""
 
 import asyncio
-from dataclasses import asdict
 from fractions import Fraction
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from handrail.agents import find_agent
-from handrail.evals import EvalSet, Gated, Grown, add_case, frozen_set, load_eval_run, promote, set_baseline
+from handrail.evals import (
+    EvalSet,
+    Gated,
+    Grown,
+    Margin,
+    Recorded,
+    Responses,
+    absolute,
+    add_case,
+    frozen_set,
+    load_eval_run,
+    plan_of,
+    promote,
+    relative,
+    score_of,
+    set_baseline,
+)
 from handrail.evals import gate as run_gate
+from handrail.kernel import BadInput
 
-from .screen import AsJson, console, excerpt, print_json, show_time, table
+from . import verdicts
+from .screen import AsJson, console, excerpt, print_json, table
 from .session import opened
-from .trials import score_of, show_value, watched, what_differed
+from .trials import show_value, watched
 from .typed import By, Should, person, read_fields
+from .verdicts import short
 
 AgentName = Annotated[str, typer.Argument(help="The agent's name.")]
 AtOnce = Annotated[int, typer.Option(min=1, max=1_000, help="How many trials side by side.")]
+CachedIn = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="FILE", help="Keep the model's responses here, and use those that are."),
+]
+RecordedIn = Annotated[
+    Path | None, typer.Option("--recorded", metavar="FILE", help="Use only the responses kept here; no model is asked.")
+]
 
 
 def baseline(
@@ -25,7 +51,12 @@ def baseline(
     from_: Annotated[
         str | None, typer.Option("--from", help="An eval run that is there, instead of a new one.")
     ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=1_000, help="Trials of each case; 8, or what the measured flips ask for.")
+    ] = None,
     at_once: AtOnce = 1,
+    cache: CachedIn = None,
+    recorded: RecordedIn = None,
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,35 +70,92 @@ def baseline(
             found = asyncio.run(promote(runtime, governed, from_, by=person(by)))
         else:
             loaded, _ = frozen_set(governed)
-            with watched(agent, len(loaded.cases), hidden=as_json) as advance:
-                running = set_baseline(runtime, governed, by=person(by), at_once=at_once, on_trial=advance)
+            with watched(agent, len(loaded.cases) * (trials or 8), hidden=as_json) as advance:
+                running = set_baseline(
+                    runtime,
+                    governed,
+                    by=person(by),
+                    trials=trials,
+                    at_once=at_once,
+                    responses=_responses(cache, recorded),
+                    on_trial=advance,
+                )
                 found = asyncio.run(running)
-        _, trials = runtime.database.read_now(lambda conn: load_eval_run(conn, found.eval_run_id))
+        _, made = runtime.database.read_now(lambda conn: load_eval_run(conn, found.eval_run_id))
+        plan = asyncio.run(plan_of(made))
     if as_json:
-        print_json({"baseline": found, "score": score_of(trials)})
+        print_json({"baseline": found, "score": score_of(made), "plan": plan})
         return
-    console().print(
-        f"[bold]Baseline {score_of(trials)}[/], agent {_short(found.agent_hash)}, set {_short(found.set_hash)}"
+    screen = console()
+    screen.print(
+        f"[bold]Baseline {score_of(made)}[/], {found.trials} trials of each case, agent {short(found.agent_hash)}, "
+        f"set {short(found.set_hash)}"
     )
-    console().print(f"[dim]`handrail eval gate {agent}` compares the agent with it after a change.[/]")
+    screen.print(
+        f"{plan}." if plan else "One trial of each case says nothing of flips: give --trials 8.", soft_wrap=True
+    )
+    screen.print(f"[dim]`handrail eval gate {agent}` compares the agent with it after a change.[/]")
 
 
-def gate(agent: AgentName, at_once: AtOnce = 1, as_json: AsJson = False) -> None:
+def gate(
+    agent: AgentName,
+    margin: Annotated[
+        str,
+        typer.Option(metavar="POINTS|SHARE%", help="How far the score may fall: 3 points, or 3% of the baseline's."),
+    ] = "3",
+    at_once: AtOnce = 1,
+    cache: CachedIn = None,
+    recorded: RecordedIn = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a summary for a pull request here.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JUnit report here.")] = None,
+    chart: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the scores here, as .svg or .png.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Compare the agent with its baseline; exit code 1 where its score fell too far, 2 where nobody can tell.
 
-    Example: `handrail eval gate support-triage`
+    Examples: `handrail eval gate support-triage`, `handrail eval gate support-triage --markdown summary.md`
     """
+    allowed = read_margin(margin)
     with opened() as runtime:
         governed = find_agent(agent, runtime.settings)
         loaded, _ = frozen_set(governed)
         with watched(agent, len(loaded.cases), hidden=as_json) as advance:
-            gated = asyncio.run(run_gate(runtime, governed, at_once=at_once, on_trial=advance))
+            running = run_gate(
+                runtime,
+                governed,
+                margin=allowed,
+                at_once=at_once,
+                responses=_responses(cache, recorded),
+                on_trial=advance,
+            )
+            gated = asyncio.run(running)
+    if chart is not None:
+        verdicts.draw_chart(gated, chart)
+    if markdown is not None:
+        markdown.write_text(verdicts.markdown(gated, loaded, chart), encoding="utf-8")
+    if junit is not None:
+        junit.write_text(verdicts.junit(gated, loaded), encoding="utf-8")
     if as_json:
-        print_json(_as_json(gated))
+        print_json(verdicts.as_json(gated))
     else:
         _show_gate(gated, loaded)
     if not gated.verdict.passed:
         raise typer.Exit(1)
+
+
+def read_margin(written: str) -> Margin:
+    """`3` as points, `3%` as a share of the baseline's score. Raises BadInput."""
+    try:
+        share = Fraction(written.strip().removesuffix("%")) / 100
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(-1)
+    if not 0 <= share <= 1:
+        raise BadInput(
+            f"--margin {written!r}: give points from 0 to 100, such as 3, or a share of the score, such as 3%"
+        )
+    return relative(share) if written.strip().endswith("%") else absolute(share)
 
 
 def add(
@@ -95,38 +183,30 @@ def add(
         _show_case(agent, grown)
 
 
+def _responses(cache: Path | None, recorded: Path | None) -> Responses | None:
+    if cache is not None and recorded is not None:
+        raise BadInput("--cache and --recorded: one of them; the first asks the model for what is missing")
+    return Responses(cache) if cache else Recorded(recorded) if recorded else None
+
+
 def _show_gate(gated: Gated, loaded: EvalSet) -> None:
     screen, verdict = console(), gated.verdict
-    said = str(verdict)
-    screen.print(f"[bold {'green' if verdict.passed else 'red'}]{said[0].upper()}{said[1:]}.[/]", soft_wrap=True)
-    expected = {case.id: case.expect for case in loaded.cases}
-    trials = {trial.case_id: trial for trial in gated.report.trials}
-    if verdict.newly_failing:
-        shown = table("newly failing", "what differed", "run")
-        for case_id in verdict.newly_failing:
-            trial = trials[case_id]
-            shown.add_row(case_id, excerpt(what_differed(expected[case_id], trial), 300), trial.run_id)
+    screen.print(f"[bold {'green' if verdict.passed else 'red'}]{verdicts.says(verdict)}[/]", soft_wrap=True)
+    for name, reasons in gated.distrusted.items():
+        screen.print(f"[yellow]Judge {excerpt(name, 80)} is not trusted:[/] {'; '.join(reasons)}.", soft_wrap=True)
+    if moved := verdicts.failing(gated, loaded):
+        shown = table(
+            "newly failing" if verdict.newly_failing else "lost most", "before", "now", "what differed", "run"
+        )
+        for each in moved:
+            shares = (f"{100 * each.before:.0f}%", f"{100 * each.after:.0f}%")
+            shown.add_row(each.case_id, *shares, excerpt(each.differed, 300), each.run_id)
         screen.print(shown)
     if verdict.newly_passing:
         screen.print(f"Newly passing: {', '.join(verdict.newly_passing)}")
-    base = gated.baseline
-    screen.print(f"Baseline: agent {_short(base.agent_hash)}, {show_time(base.at)}, by {excerpt(base.by, 100)}")
-    same = ", the same" if gated.agent_hash == base.agent_hash else ""
-    screen.print(f"Candidate: agent {_short(gated.agent_hash)}{same}; set {_short(base.set_hash)}")
+    for fact in verdicts.facts(gated):
+        screen.print(f"[dim]{excerpt(fact, 400)}.[/]", soft_wrap=True)
     screen.print(f"[dim]`handrail eval show {gated.report.eval_run_id}` shows every case.[/]")
-
-
-def _as_json(gated: Gated) -> dict[str, Any]:
-    verdict = {
-        name: float(value) if isinstance(value, Fraction) else value for name, value in asdict(gated.verdict).items()
-    }
-    return {
-        "verdict": verdict,
-        "says": str(gated.verdict),
-        "baseline": gated.baseline,
-        "agent_hash": gated.agent_hash,
-        "report": gated.report,
-    }
 
 
 def _show_case(agent: str, grown: Grown) -> None:
@@ -139,7 +219,3 @@ def _show_case(agent: str, grown: Grown) -> None:
         f"Frozen as {grown.frozen.content_hash[:12]}. The user's words are in the set now: read them before you commit."
     )
     screen.print(f"[dim]The set has changed: `handrail eval baseline {agent}` is next, before the agent changes.[/]")
-
-
-def _short(fingerprint: str | None) -> str:
-    return fingerprint[:12] if fingerprint else "unknown (no model was reached)"

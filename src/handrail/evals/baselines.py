@@ -3,13 +3,13 @@ never rewritten: of the baselines for one agent and one state of its set, the ne
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Row, String, Table, Text, select
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, Row, String, Table, Text, select
 
 from handrail.kernel import from_unix_ns, metadata, unix_ns
 
@@ -25,6 +25,8 @@ baselines = Table(
     Column("eval_run_id", String, nullable=False),
     Column("by", String, nullable=False),
     Column("at_ns", BigInteger, nullable=False),
+    Column("trials", Integer, nullable=False, server_default="1"),
+    Column("scored_by", Text, nullable=False, server_default="{}"),
     Index("ix_baselines_agent_set_hash", "agent", "set_hash", "at_ns"),
 )
 gates = Table(
@@ -43,7 +45,10 @@ gates = Table(
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """The eval run to beat, for one agent and one state of its set; `agent_hash` is that of the agent it was run on."""
+    """The eval run to beat, for one agent and one state of its set; `agent_hash` is that of the agent it was run on.
+
+    `trials` is how often each case was tried, `scored_by` the hash of everything that scored them, by name.
+    """
 
     baseline_id: str
     agent: str
@@ -52,6 +57,8 @@ class Baseline:
     eval_run_id: str
     by: str
     at: datetime
+    trials: int = 1
+    scored_by: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,8 @@ def add_baseline(baseline: Baseline) -> Callable[[Connection], None]:
         "eval_run_id": baseline.eval_run_id,
         "by": baseline.by,
         "at_ns": unix_ns(baseline.at),
+        "trials": baseline.trials,
+        "scored_by": json.dumps(dict(baseline.scored_by)),
     }
 
     def op(conn: Connection) -> None:
@@ -122,28 +131,22 @@ def list_gates(conn: Connection, agent: str, limit: int) -> list[GateView]:
     return [_gate(row) for row in conn.execute(query.order_by(gates.c.at_ns.desc(), gates.c.gate_id.desc()))]
 
 
+_SHARES = ("baseline", "candidate", "drop", "margin", "variance", "population_variance", "flip")
+
+
 def _body(verdict: GateVerdict) -> str:
-    shares = {name: str(getattr(verdict, name)) for name in ("baseline", "candidate", "drop", "margin")}
-    cases = {
-        "newly_failing": verdict.newly_failing,
-        "newly_passing": verdict.newly_passing,
-        "cases": verdict.cases,
-    }
-    return json.dumps({**shares, **cases})
+    return json.dumps(asdict(verdict), default=str)
 
 
 def _verdict(passed: bool, body: str) -> GateVerdict:
     kept = json.loads(body)
-    return GateVerdict(
-        passed=passed,
-        baseline=Fraction(kept["baseline"]),
-        candidate=Fraction(kept["candidate"]),
-        drop=Fraction(kept["drop"]),
-        margin=Fraction(kept["margin"]),
-        newly_failing=tuple(kept["newly_failing"]),
-        newly_passing=tuple(kept["newly_passing"]),
-        cases=kept["cases"],
-    )
+    shares = {name: None if kept.get(name) is None else Fraction(kept[name]) for name in _SHARES}
+    moved = {name: tuple(kept[name]) for name in ("newly_failing", "newly_passing")}
+    return GateVerdict(**{**_BEFORE, **kept, **shares, **moved, "passed": passed})
+
+
+# What a verdict of one trial of each case, which had no more in it, goes by.
+_BEFORE = {"trials": 1, "baseline_trials": 1, "decided_by": "plain rule", "measure": ""}
 
 
 def _baseline(row: Row[Any]) -> Baseline:
@@ -155,6 +158,8 @@ def _baseline(row: Row[Any]) -> Baseline:
         eval_run_id=row.eval_run_id,
         by=row.by,
         at=from_unix_ns(row.at_ns),
+        trials=row.trials,
+        scored_by=json.loads(row.scored_by),
     )
 
 

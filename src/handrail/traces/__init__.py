@@ -42,7 +42,7 @@ from .retention import (
 )
 from .span import Kind, Span, Usage
 from .steps import Step, parallel, recording, step
-from .store import StoreSpans, list_traces, load_payload, load_trace
+from .store import StoreSpans, load_payload, load_trace
 from .summaries import TraceSummary
 from .tree import Node, span_tree
 from .waste import Around, Waste, Wasted, waste_of
@@ -93,7 +93,6 @@ __all__ = [
     "free_bytes",
     "ingest",
     "latency_over_time",
-    "list_traces",
     "load_payload",
     "load_trace",
     "missing_spans",

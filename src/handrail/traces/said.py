@@ -3,8 +3,9 @@
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from handrail.kernel import as_json
@@ -90,7 +91,8 @@ def _values(payload: Mapping[str, Any], names: tuple[str, ...]) -> Values | None
     recorded = [name for name in names if name in payload]
     if not recorded:
         return None
-    scalars = {text.casefold() for name in recorded for text in _scalars(payload[name], name in _MESSAGES)}
+    documents = (_contents(payload[name]) if name in _MESSAGES else [payload[name]] for name in recorded)
+    scalars = {text.casefold() for text in _scalars(chain.from_iterable(documents))}
     words: set[str] = set()
     for text in scalars:
         words.update(word for word in _WORD.findall(text) if _tells(word))
@@ -103,21 +105,33 @@ def _tells(text: str) -> bool:
     return len(text) > 3 or (len(text) == 3 and text.isdecimal())
 
 
-def _scalars(document: Any, in_messages: bool) -> Iterator[str]:
-    """The texts and numbers in a document; of messages, without their frames."""
-    waiting = [(document, in_messages)]
+def _contents(messages: Any) -> Iterator[Any]:
+    """What messages say, without their frames."""
+    waiting = [messages]
     while waiting:
-        value, framed = waiting.pop()
+        value = waiting.pop()
         if isinstance(value, dict):
-            for name, each in value.items():
-                if not (framed and name in _FRAME):
-                    waiting.append((each, framed and name not in _CONTENT))
-            # Names are the same in every document, unless they are ids themselves.
-            waiting.extend((name, False) for name in value if _DIGITS.search(name))
+            yield from (each for name, each in value.items() if name in _CONTENT)
+            waiting.extend(each for name, each in value.items() if name not in _CONTENT | _FRAME)
         elif isinstance(value, list):
-            waiting.extend((each, framed) for each in value)
+            waiting.extend(value)
+        else:
+            yield value
+
+
+def _scalars(documents: Iterable[Any]) -> Iterator[str]:
+    """The texts and numbers in documents."""
+    waiting = list(documents)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+            # Names are the same in every document, unless they are ids themselves.
+            waiting.extend(name for name in value if _DIGITS.search(name))
+        elif isinstance(value, list):
+            waiting.extend(value)
         elif isinstance(value, str) and (parsed := _document(value)) is not None:
-            waiting.append((parsed, False))
+            waiting.append(parsed)
         elif value is not None and not isinstance(value, bool):
             yield str(value)
 

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Table,
     Text,
     select,
-    tuple_,
 )
 
 from handrail.kernel import NotFound, as_json, insert, metadata, pack, unpack
@@ -25,7 +24,7 @@ from handrail.kernel import NotFound, as_json, insert, metadata, pack, unpack
 from .bulk import Values, write_rows
 from .rollups import Rolled, add, roll
 from .span import Span, Usage
-from .summaries import TraceSummary, add_summaries, read_summary, summarise, summary_rows, traces
+from .summaries import TraceSummary, add_summaries, summarise, summary_rows
 
 _Key = tuple[str, str]
 _UNUSED = Usage()
@@ -122,19 +121,6 @@ class StoreSpans:
         write_rows(conn, _insert_new(conn.dialect.name, payloads), bodies)
         add_summaries(conn, summaries)
         add(conn, rolled)
-
-
-def list_traces(conn: Connection, tenant: str | None, limit: int, before: tuple[int, str] | None) -> list[TraceSummary]:
-    """The newest traces first; of one tenant, or of all where it is None (an operator's view).
-
-    `before` is the start and the id of the last trace of the page before.
-    """
-    query = select(traces).order_by(traces.c.start_ns.desc(), traces.c.trace_id.desc()).limit(limit)
-    if tenant is not None:
-        query = query.where(traces.c.tenant == tenant)
-    if before is not None:
-        query = query.where(tuple_(traces.c.start_ns, traces.c.trace_id) < tuple_(*before))
-    return [read_summary(row) for row in conn.execute(query)]
 
 
 def load_trace(conn: Connection, trace_id: str, tenant: str | None) -> tuple[TraceSummary, list[Span]]:

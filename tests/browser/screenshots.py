@@ -1,0 +1,79 @@
+"""`make screenshots`: the pages over the demo's store, as docs/img/*.png."""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from handrail import Runtime
+from handrail.testing import VirtualClock
+from tests.browser.seed import Desk, fill, settings
+from tests.services.chromium import FLAGS, find_chromium
+from tests.web.serving import served
+
+TO = Path(__file__).parents[2] / "docs" / "img"
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+SIZES = {"light": (1180, 760), "dark": (1180, 760), "phone": (390, 760)}
+TAKEN = {"light": ("overview", "cost", "trace"), "dark": ("overview", "trace"), "phone": ("overview", "approval")}
+
+
+def main() -> None:
+    """Writes every picture anew."""
+    program = find_chromium()
+    if program is None:
+        sys.exit("no Chromium: install it (apt install chromium), or Chrome")
+    TO.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        asyncio.run(fill(folder, NOON)).close()
+        clock = VirtualClock(NOON)
+        runtime = Runtime(settings(folder), clock=clock)
+        with served(runtime, Desk(clock).find) as server, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+            for name, (width, height) in SIZES.items():
+                context = browser.new_context(
+                    base_url=server.url,
+                    viewport={"width": width, "height": height},
+                    color_scheme="dark" if name == "dark" else "light",
+                    timezone_id="UTC",
+                )
+                _take(context.new_page(), name)
+                context.close()
+            browser.close()
+        runtime.close()
+
+
+def _take(page: Page, size: str) -> None:
+    for name in TAKEN[size]:
+        _GO_TO[name](page)
+        page.screenshot(path=TO / f"{name}-{size}.png")
+
+
+def _trace(page: Page) -> None:
+    page.goto("/traces?order=duration")
+    page.locator("[data-rows] a").first.click()
+    page.get_by_role("tree").wait_for()
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.locator("#panel #span").wait_for()
+
+
+def _approval(page: Page) -> None:
+    page.goto("/inbox")
+    page.locator("[data-rows] a").first.click()
+
+
+_GO_TO: dict[str, Callable[[Page], object]] = {
+    "overview": lambda page: page.goto("/"),
+    "cost": lambda page: page.goto("/cost"),
+    "trace": _trace,
+    "approval": _approval,
+}
+
+
+if __name__ == "__main__":
+    main()
