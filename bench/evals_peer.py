@@ -32,7 +32,7 @@ def inspect() -> Any:
     from inspect_ai.scorer import exact
     from inspect_ai.solver import solver
 
-    @solver
+    @solver  # type: ignore[untyped-decorator]
     def answering() -> Any:
         async def solve(state: Any, _generate: Any) -> Any:
             state.output.completion = await answer(state.input_text)

@@ -68,9 +68,10 @@
   list.append(space);
 
   const draw = () => {
+    // Before anything is measured: the list is as high as what is in it.
+    space.style.height = `${seen.length * HEIGHT}px`;
     const first = Math.max(0, Math.floor(list.scrollTop / HEIGHT) - BEYOND);
     const last = Math.min(seen.length, Math.ceil((list.scrollTop + list.clientHeight) / HEIGHT) + BEYOND);
-    space.style.height = `${seen.length * HEIGHT}px`;
     space.replaceChildren(...Array.from({ length: last - first }, (_, n) => line(first + n)));
     list.setAttribute("aria-activedescendant", `row-${at}`);
   };
