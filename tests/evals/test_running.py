@@ -33,6 +33,8 @@ from handrail.evals import (
     CallableTask,
     Case,
     EvalReport,
+    NoVerdict,
+    Seen,
     SpendingLimit,
     Trial,
     freeze,
@@ -421,3 +423,19 @@ async def test_an_agent_without_a_set(runtime: Runtime) -> None:
     """An agent without an eval set is refused with the way to give it one."""
     with pytest.raises(BadInput, match=r"Trials\(cases="):
         await run_evals(runtime, governed(None))
+
+
+async def test_a_judge_that_gives_no_verdict(runtime: Runtime, cases: Path) -> None:
+    """A trial whose judge cannot be asked is counted apart, and the eval run goes on."""
+
+    def judge(seen: Seen) -> bool:
+        if seen.case.id == "a":
+            raise NoVerdict("the judge is down")
+        return True
+
+    spec: Trials[Any, str] = Trials(cases=cases, observe=observe, scorers=(judge,))
+    agent: GovernedAgent[Any, str] = govern(Agent(FunctionModel(echo, model_name="echo")), name="echo", trials=spec)
+    report = await run_evals(runtime, agent)
+    assert [(trial.case_id, trial.error) for trial in report.errors] == [("a", "judge_unavailable")]
+    assert report.score is not None
+    assert (report.score.mean, report.score.cases) == (1, 3)

@@ -10,9 +10,10 @@ from typing import Any
 
 from handrail.kernel import BadInput, NanoUsd, new_id
 from handrail.review import withdraw
-from handrail.runs import GovernedAgent, Runtime, Trials
+from handrail.runs import GovernedAgent, Runtime, Trials, use_runtime
 
 from . import store
+from .judging import NoVerdict
 from .responses import Responses
 from .scoring import Score, Seen, Verdict, score, verdict_of
 from .sets import Case, EvalSet, check_frozen, load_set, lock_path
@@ -102,7 +103,13 @@ class Running:
         tried, duration_ns = await self._tried(case, number)
         spec = self._task.trials
         assert spec is not None
-        verdict = await _judged(spec, case, tried, duration_ns)
+        error = tried.error
+        try:
+            # A judge is a scorer that runs an agent of its own, under the same ceilings.
+            with use_runtime(self._runtime):
+                verdict = await _judged(spec, case, tried, duration_ns)
+        except NoVerdict:
+            verdict, error = Verdict(fields={}), error or "judge_unavailable"
         trial = Trial(
             case_id=case.id,
             trial=number,
@@ -110,7 +117,7 @@ class Running:
             outcome=tried.outcome,
             path=tried.path,
             verdict=verdict,
-            error=tried.error,
+            error=error,
             observed=tried.observed,
             duration_ns=duration_ns,
             cost=tried.cost,
