@@ -108,8 +108,9 @@ class Running:
             # A judge is a scorer that runs an agent of its own, under the same ceilings.
             with use_runtime(self._runtime):
                 verdict = await _judged(spec, case, tried, duration_ns)
-        except NoVerdict:
-            verdict, error = Verdict(fields={}), error or "judge_unavailable"
+        except NoVerdict as silent:
+            verdict = Verdict(fields={"judge": False}, notes={"judge": str(silent)})
+            error = error or "judge_unavailable"
         trial = Trial(
             case_id=case.id,
             trial=number,
