@@ -84,7 +84,7 @@ class Desk:
             raise ModelAPIError("model", "overloaded")
         large = self._chance.random() < 0.08
         usage = RequestUsage(
-            input_tokens=38_000 if large else 2_400 + 900 * len(done), output_tokens=700 if large else 180
+            input_tokens=2_000 if large else 500 + 200 * len(done), output_tokens=2_500 if large else 180
         )
         return ModelResponse([_next(said, done)], usage=usage)
 
