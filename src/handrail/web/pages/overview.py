@@ -60,7 +60,7 @@ async def _charts(look: Look, chosen: Range, found: Overview) -> dict[str, Marku
         "Latency of runs": partial(
             lines, frame(title="seconds", form="~r"), list(_latencies(found.latency)), _PERCENTILES
         ),
-        "Runs with a fault": partial(bars, frame(title="with a fault"), errors, "with a fault"),
+        "Runs with a fault": partial(bars, frame(title="with a fault"), errors, "failed"),
     }
     key = (look.reads.tenant, chosen.name)
     return {title: await look.site.charts.drawn((*key, title), draw) for title, draw in specs.items()}
