@@ -17,10 +17,10 @@ demo: .venv/demo ## run the support-triage agent over customer messages
 	@$(BIN)/handrail demo
 
 test: .venv/dev ## run the tests
-	@$(BIN)/pytest -q -n auto --maxprocesses 4
+	@$(BIN)/pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 lowest: build/lowest/made ## run the tests of runs on the lowest Pydantic AI of the range
-	@build/lowest/bin/pytest -q -n auto --maxprocesses 4 tests/runs tests/pydantic_ai tests/traces
+	@build/lowest/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal tests/runs tests/pydantic_ai tests/traces
 
 lint: .venv/dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .

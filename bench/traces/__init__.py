@@ -26,6 +26,7 @@ from bench.traces.otlp import (
     timed_ms,
     world_bodies,
 )
+from bench.traces.page import opened_s
 from bench.traces.phoenix_peer import Phoenix
 from bench.traces.world import large_trace, names
 from handrail.kernel import Database
@@ -196,6 +197,13 @@ def _told(ours: dict[str, float], sent: dict[str, float], peers: dict[str, dict[
     )
     yield Figure(
         "open_20k_span_trace_s",
+        opened_s(),
+        "s",
+        "lower",
+        "from asking for the page of a trace of 20,000 spans until its first row is seen in Chromium, median of 7",
+    )
+    yield Figure(
+        "read_20k_span_trace_s",
         ours["open_20k_span_trace_ms"] / 1e3,
         "s",
         "lower",
