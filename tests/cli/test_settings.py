@@ -66,7 +66,7 @@ def test_every_command_explains_itself() -> None:
         printed = runner.invoke(app, [*name.split(), "--help"])
         assert printed.exit_code == 0, name
         assert len(printed.output) > len(name) + 40, name
-        assert "Example: `" in help_text or name == "demo", name
+        assert "Example: `" in help_text or "Examples: `" in help_text or name == "demo", name
 
 
 def _commands() -> list[tuple[str, str]]:
