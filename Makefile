@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := anthropic,local,openai
 ALL := anthropic,evals,local,openai,postgres,redis,route,server
+RECORDED := src/handrail/examples/support_triage/evals/recorded.jsonl
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -32,7 +33,8 @@ bench: .venv/dev ## measure: NAME=... writes bench/results/NAME.json
 	@$(BIN)/python -m bench.run $(NAME)
 
 evals: .venv/demo ## record the reference agents' answers anew, with the model that is configured
-	@$(BIN)/handrail eval run support-triage --cache src/handrail/examples/support_triage/evals/recorded.jsonl
+	@rm -f $(RECORDED)
+	@$(BIN)/handrail eval run support-triage --cache $(RECORDED)
 
 browser: .venv/dev ## install Chromium for the browser tests, where there is none
 	@$(BIN)/python -m tests.services.chromium
