@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 
-from handrail.kernel import Database, metadata, store_url, upgrade
+from handrail.kernel import Database, store_url, upgrade
 from tests.crash.processes import said, tell
 
 PROGRAM = Path(__file__).parent / "programs" / "thread.py"
@@ -56,7 +56,7 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
             upgrade(store_url(url, Path()))
             engine = create_engine(url)
             opened.callback(engine.dispose)
-            tables = ", ".join(table.name for table in metadata.sorted_tables)
+            tables = ", ".join(set(inspect(engine).get_table_names()) - {"alembic_version"})
 
             def make() -> str:
                 # A database of its own for each kill would cost seconds.
@@ -78,14 +78,14 @@ def killed(first: int, step: int, store: Callable[[], str]) -> int:
 @pytest.mark.parametrize("stores", ["sqlite"], indirect=True)
 def test_killed_at_every_commit(stores: Callable[[], str], share: int) -> None:
     """Nothing told is lost, no money is unaccounted for, no refund is paid twice, and the thread goes on to its end."""
-    assert killed(share, SHARES, stores) > 90
+    assert killed(share, SHARES, stores) > 120
 
 
 @pytest.mark.parametrize("share", range(SHARES))
 @pytest.mark.parametrize("stores", ["postgres"], indirect=True)
 def test_killed_before_every_commit_of_postgres(stores: Callable[[], str], share: int) -> None:
     """The same on Postgres; what a kill right after a commit leaves there is what one before the next finds."""
-    assert killed(2 * share, 2 * SHARES, stores) > 90
+    assert killed(2 * share, 2 * SHARES, stores) > 120
 
 
 def wrong_with(found: dict[str, Any]) -> list[str]:

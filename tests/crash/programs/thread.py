@@ -60,7 +60,7 @@ class Thread:
             self._acknowledge("case", wrong)
         set_hash = load_set(self._shop.cases).content_hash
         if await self._read(newest_baseline, agent="shop", set_hash=set_hash) is None:
-            await set_baseline(self._runtime, agent, by="ann")
+            await set_baseline(self._runtime, agent, by="ann", trials=2)
             self._acknowledge("baseline", set_hash)
         verdicts = [each.verdict.passed for each in await self._read(list_gates, agent="shop", limit=9)]
         for prompt, passes in ((WORSE, False), (MENDED, True)):
