@@ -23,7 +23,7 @@ LEASE = timedelta(minutes=1)
 """How long other workers leave a claimed job alone; a run that is carried on for longer keeps a lease of its own."""
 POLL_SECONDS = 0.5
 ATTEMPTS = 10
-"""Tries of one job before it is left to people. They grow apart, to about an hour in all."""
+"""Tries of one job before it is left to people. They grow apart, to about three quarters of an hour in all."""
 _FIRST_DELAY = timedelta(seconds=5)
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection
 
 from handrail.kernel import Database, NotFound, unix_ns
-from handrail.runs import Fingerprint, RunView, list_runs, load_input, load_outcomes, load_prompt, load_run, path_counts
+from handrail.runs import Fingerprint, RunView, list_runs, load_input, load_outcomes, load_prompt, load_run
 from handrail.runs import store as runs_store
 from handrail.runs.fingerprint import Sent, sha256
 from handrail.testing import VirtualClock
@@ -187,13 +187,3 @@ async def test_prefixes(database: Database) -> None:
     for prefix, tenant in (("run_", None), ("run_1a", "other"), ("r_n", None), ("%", None)):
         with pytest.raises(NotFound, match="handrail runs list"):
             await load(database, prefix, tenant)
-
-
-async def test_path_counts(database: Database) -> None:
-    """Paths are counted among the runs asked about; a run that waits or runs has none yet."""
-    await database.write(*(started(f"run_{n}") for n in range(5)))
-    await database.write(ended("run_0"), ended("run_1"), ended("run_2", "fell_back", "fallback"), ended("run_3"))
-    await database.write(ended("run_4", "awaiting_approval", None))
-    counted = await database.read(partial(path_counts, run_ids=["run_0", "run_1", "run_2", "run_4"]))
-    assert counted == {"happy": 2, "fallback": 1, "human": 0, "refused": 0, "failed": 0}
-    assert await database.read(partial(path_counts, run_ids=[])) == dict.fromkeys(counted, 0)

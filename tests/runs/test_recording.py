@@ -11,7 +11,7 @@ from pydantic_ai import Agent
 from pydantic_ai.models.test import TestModel
 
 from handrail import Answered, Failed, FellBack, NotFound, RunRequest, Runtime, govern
-from handrail.runs import RunView, list_runs, load_input, load_outcomes, load_run, path_counts
+from handrail.runs import RunView, list_runs, load_input, load_outcomes, load_run
 from handrail.testing import VirtualClock
 from handrail.traces import load_payload, load_trace, span_tree
 from tests.runs.scripts import Script, calls, says
@@ -117,15 +117,6 @@ async def test_prefixes(runtime: Runtime, clock: VirtualClock) -> None:
             load(nobodys)
     with pytest.raises(NotFound, match="no run"):
         load(first, "other")
-
-
-async def test_paths_are_counted(runtime: Runtime) -> None:
-    """Every path is counted, those with no run as zero, among the runs asked about alone."""
-    script = Script(says("ok"), OSError("gone"), says("ok"))
-    agent = govern(Agent(script.model), name="a")
-    ids = [(await agent.run("hi", user="u")).facts.run_id for _ in range(3)]
-    counted = await runtime.database.read(lambda conn: path_counts(conn, ids[:2]))
-    assert counted == {"happy": 1, "fallback": 0, "human": 0, "refused": 0, "failed": 1}
 
 
 async def test_a_lease_is_renewed(runtime: Runtime, clock: VirtualClock) -> None:

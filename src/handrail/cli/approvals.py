@@ -51,7 +51,6 @@ def list_(
         console().print("No approvals. An irreversible tool's call waits here; `handrail runs list` shows the runs.")
         return
     shown = table("approval", "since", "who decides", "agent", "what", "state")
-    shown.columns[0].no_wrap = True
     for each in found:
         shown.add_row(
             each.approval_id,

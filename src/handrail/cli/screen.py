@@ -30,7 +30,7 @@ _OBEYED = {
 # The same in JSON, which escapes the first 32 by itself, and the halves of characters that UTF-8 cannot hold.
 _OBEYED_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FILE_COLUMNS = 200
-_ID_COLUMNS = ("run", "trace", "eval run")
+_ID_COLUMNS = ("run", "trace", "eval run", "approval")
 
 PATH_COLOURS = {"happy": "green", "fallback": "yellow", "human": "cyan", "refused": "magenta", "failed": "red"}
 

@@ -36,7 +36,6 @@ from .store import (
     load_outcomes,
     load_prompt,
     load_run,
-    path_counts,
 )
 from .streaming import Ended, Retracted, StreamEvent, TextDelta, ToolCalled, ToolReturned
 from .tools import Effect, effect_of, tool
@@ -91,7 +90,6 @@ __all__ = [
     "load_outcomes",
     "load_prompt",
     "load_run",
-    "path_counts",
     "paths_over_time",
     "runs_of_user",
     "tool",

@@ -28,7 +28,7 @@ def deferring(agent: Agent[Any, OutputT]) -> Agent[Any, OutputT]:
     """`agent` as it is now, but for one thing: a run of it may end in DeferredToolRequests.
 
     Naming a second output type for each run would build its schema anew (2 ms), and is refused to an agent with output
-    validators. The flag is private to Pydantic AI; tests/contract pins it at both ends of the range.
+    validators. The flag is private to Pydantic AI; tests/pydantic_ai pins it at both ends of the range.
     """
     schema = agent._output_schema  # noqa: SLF001
     if schema.allows_deferred_tools:

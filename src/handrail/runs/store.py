@@ -39,7 +39,7 @@ from handrail.kernel import (
 )
 
 from .fingerprint import Fingerprint, Sent, sha256
-from .outcome import PATHS, Path
+from .outcome import Path
 
 LEASE = timedelta(seconds=30)
 """A run whose process has not been heard of for this long counts as interrupted."""
@@ -306,13 +306,6 @@ def load_prompt(conn: Connection, hash_: str) -> str | None:
     """The text a template or rendered hash stands for."""
     text: str | None = conn.execute(select(prompts.c.text).where(prompts.c.hash == hash_)).scalar()
     return text
-
-
-def path_counts(conn: Connection, run_ids: Sequence[str]) -> dict[Path, int]:
-    """How many of these runs count as each path; those without an outcome are left out."""
-    query = select(runs.c.path, func.count()).where(runs.c.run_id.in_(run_ids), runs.c.path.is_not(None))
-    found = {row[0]: row[1] for row in conn.execute(query.group_by(runs.c.path))}
-    return {path: found.get(path, 0) for path in PATHS}
 
 
 def _advance(conn: Connection, claim: Claim, values: Mapping[str, Any]) -> None:
