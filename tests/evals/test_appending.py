@@ -4,14 +4,21 @@ import datetime as dt
 import os
 import resource
 import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handrail.evals import Case, append_case, load_set
+from handrail.evals import Case, append_case, check_frozen, freeze, history, load_set, lock_path
+from handrail.evals.changing import changing
 from handrail.kernel import BadInput
 from tests.evals.test_sets import CASES, slugs, write
 
@@ -126,7 +133,7 @@ def test_the_real_set(tmp_path: Path) -> None:
     written = appended(folder / "cases.yaml", case("Where is 1042?\n"))
     assert written.startswith("\n  - id: run-1\n    input: |\n      Where is 1042?\n")
     assert load_set(folder / "cases.yaml").cases == (*old.cases, case("Where is 1042?\n"))
-    assert sorted(os.listdir(folder)) == ["cases.lock", "cases.yaml", "pastes"]
+    assert sorted(os.listdir(folder)) == sorted(os.listdir(SUPPORT))
 
 
 ONE = "name: a\ndescription: b\ncases:\n\n- id: x\n  expect: {a: 1}\n  source: s\n  date: 2026-01-01\n"
@@ -218,6 +225,83 @@ def test_a_full_disk(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_text() == CASES
     assert os.listdir(tmp_path) == ["cases.yaml"]
+
+
+ADDER = """
+import datetime as dt, sys
+from pathlib import Path
+from handrail.evals import Case, append_case, freeze
+
+path, name, today = Path(sys.argv[1]), sys.argv[2], dt.date(2026, 11, 25)
+print("ready", flush=True)
+input()
+for number in range(10):
+    case_id = f"{name}-{number}"
+    append_case(path, Case(id=case_id, input="?", expect={"refund": True}, source="this test", date=today))
+    freeze(path, case_id, today)
+"""
+
+
+def adder(path: Path, name: str) -> "subprocess.Popen[str]":
+    """A process that says when it is ready, and adds ten cases once it is told to."""
+    command = [sys.executable, "-c", ADDER, str(path), name]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_side_by_side(tmp_path: Path) -> None:
+    """Three processes add to one set at once: every case is in it once and was frozen once, with nothing beside it."""
+    path = write(tmp_path, CASES)
+    freeze(path, "first", TODAY)
+    names = ("ann", "ben", "cleo")
+    with ExitStack() as opened:
+        adders = [opened.enter_context(adder(path, name)) for name in names]
+        for each in adders:
+            assert each.stdout is not None
+            assert each.stdout.readline() == "ready\n"
+        for each in adders:
+            assert each.stdin is not None
+            each.stdin.write("go\n")
+            each.stdin.flush()
+    assert [each.returncode for each in adders] == [0, 0, 0]
+    loaded = load_set(path)
+    wanted = sorted(f"{name}-{number}" for name in names for number in range(10))
+    assert sorted(found.id for found in loaded.cases[2:]) == wanted
+    check_frozen(loaded, lock_path(path))
+    assert sorted(added for change in history(path)[1:] for added in change.added) == wanted
+    assert sorted(os.listdir(tmp_path)) == ["cases.lock", "cases.yaml"]
+
+
+def test_waiting_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set that others do not let go of is left as it was, with how long was waited; once they do, it grows."""
+    monkeypatch.setattr("handrail.evals.changing.WAIT_SECONDS", 0.05)
+    path, held, enough = write(tmp_path, CASES), Event(), Event()
+
+    def hold() -> None:
+        with changing(path):
+            held.set()
+            enough.wait()
+
+    with ThreadPoolExecutor(1) as other:
+        holding = other.submit(hold)
+        held.wait()
+        try:
+            with pytest.raises(BadInput, match=r"cases\.yaml: another process .* for 0\.05 seconds; try again"):
+                append_case(path, case())
+        finally:
+            enough.set()
+        holding.result()
+    assert path.read_text() == CASES
+    append_case(path, case())
+    assert load_set(path).cases[2] == case()
+
+
+def test_nothing_to_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no temporary file can be made, a set that cannot be locked is left as it was."""
+    path = write(tmp_path, CASES)
+    monkeypatch.setattr(tempfile, "tempdir", str(path))
+    with pytest.raises(BadInput, match=r"cannot be locked .*; let TMPDIR name another folder"):
+        append_case(path, case())
+    assert path.read_text() == CASES
 
 
 def test_the_file_keeps_its_permissions(tmp_path: Path) -> None:

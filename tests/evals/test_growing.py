@@ -1,5 +1,6 @@
 """A case made of a production run: what it holds, what is refused, and that a crash on the way is made good."""
 
+import asyncio
 import datetime as dt
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from handrail.evals import (
     case_from_run,
     check_frozen,
     freeze,
+    history,
     load_set,
     lock_path,
     run_evals,
@@ -221,6 +223,21 @@ def judged(run_id: str = "run_01kabcdefgh", **changed: Any) -> Judged:
     by = "ben" if changed.get("right", 0) is None else "ann"
     fields = {"asked": ASKED, "right": False, "should": {"category": "billing"}, "by": by, "on": TODAY, **changed}
     return Judged(run_id=run_id, **fields)
+
+
+async def test_several_runs_at_once(runtime: Runtime, cases: Path) -> None:
+    """Of runs that are made cases side by side each is one, frozen by itself under its own reason."""
+    runs = [await ran(cases, f"where is {number}?") for number in range(12)]
+    adding = (
+        grown(runtime, cases, each, should={"refund": True}, case_id=f"c{n}", why=each) for n, each in enumerate(runs)
+    )
+    made = await asyncio.gather(*adding)
+    loaded = load_set(cases)
+    assert sorted(each.id for each in loaded.cases[2:]) == sorted(f"c{number}" for number in range(12))
+    assert all(each.case in loaded.cases for each in made)
+    check_frozen(loaded, lock_path(cases))
+    frozen = {change.why: change.added for change in history(cases)[1:]}
+    assert frozen == {each: (f"c{number}",) for number, each in enumerate(runs)}
 
 
 async def test_an_unfrozen_set_does_not_grow(runtime: Runtime, cases: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic_ai.exceptions import ModelHTTPError, UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RequestUsage
+from sqlalchemy import text
 
 from handrail import (
     Answered,
@@ -34,6 +35,7 @@ from handrail.evals import (
     Case,
     EvalReport,
     NoVerdict,
+    Scorer,
     Seen,
     SpendingLimit,
     Trial,
@@ -218,22 +220,21 @@ async def test_the_infrastructure_is_not_the_agent(runtime: Runtime, clock: Virt
 
 
 async def test_a_rate_limit_is_heeded(runtime: Runtime, clock: VirtualClock, cases: Path) -> None:
-    """Where the provider says that it is too many at once, fewer run side by side, and none is lost."""
-    under_way, most_after = 0, 0
+    """A trial that the provider turned away as too many at once is made again, and none is lost."""
+    under_way = 0
     limited = False
+    both = asyncio.Event()
 
     async def busy(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        nonlocal under_way, limited, most_after
+        nonlocal under_way, limited
         under_way += 1
-        try:
-            await runtime.database.read(lambda _conn: None)
-            if under_way > 1 and not limited:
-                limited = True
-                raise ModelHTTPError(429, "echo")
-            most_after = max(most_after, under_way) if limited else 0
-            return echo(messages, info)
-        finally:
-            under_way -= 1
+        if under_way == 2:
+            both.set()
+        await both.wait()
+        if not limited:
+            limited = True
+            raise ModelHTTPError(429, "echo")
+        return echo(messages, info)
 
     report = await with_time(runtime, clock, run_evals(runtime, governed(cases, busy), at_once=2))
     assert limited
@@ -298,6 +299,50 @@ async def test_going_on_with_another(runtime: Runtime, cases: Path) -> None:
         await run_evals(runtime, governed(cases), resume=report.eval_run_id)
     with pytest.raises(NotFound):
         await run_evals(runtime, governed(cases), resume="eval_none")
+
+
+async def test_a_complete_eval_run_stays_as_it_is(runtime: Runtime, cases: Path) -> None:
+    """Resuming it gives its report; more trials are refused, since a baseline may point at it."""
+    report = await run_evals(runtime, governed(cases))
+    assert await run_evals(runtime, governed(cases), resume=report.eval_run_id) == report
+    with pytest.raises(BadInput, match="is complete; start a new one"):
+        await run_evals(runtime, governed(cases), trials=2, resume=report.eval_run_id)
+    _, trials = await stored(runtime)
+    assert len(trials) == 4
+
+
+def heard(seen: Seen) -> bool:
+    return bool(seen.observed)
+
+
+def understood(_seen: Seen) -> bool:
+    return True
+
+
+def scored_with(scorer: Scorer, cases: Path) -> CallableTask:
+    return CallableTask(lambda text: {"said": text}, name="echo", cases=cases, scorers=[scorer])
+
+
+async def test_going_on_with_other_scorers(runtime: Runtime, cases: Path) -> None:
+    """An eval run is scored by one means: it is not gone on with once a scorer has changed, and the scorer is named."""
+    begun = await run_evals(runtime, scored_with(heard, cases))
+    await runtime.database.write(lambda conn: conn.execute(text("UPDATE eval_runs SET ended_ns = NULL")))
+    with pytest.raises(BadInput, match=r"\(changed since it began: heard, understood\); start a new one"):
+        await run_evals(runtime, scored_with(understood, cases), trials=2, resume=begun.eval_run_id)
+    assert len((await stored(runtime))[1]) == 4
+    report = await run_evals(runtime, scored_with(heard, cases), trials=2, resume=begun.eval_run_id)
+    assert {tuple(trial.verdict.fields) for trial in report.trials} == {("heard",)}
+    assert len(report.trials) == 8
+
+
+async def test_going_on_with_unknown_scorers(runtime: Runtime, cases: Path) -> None:
+    """An eval run from before its scorers were kept goes on, and what scored it stays unknown."""
+    begun = await run_evals(runtime, scored_with(heard, cases))
+    forgotten = text("UPDATE eval_runs SET scored_by = NULL, ended_ns = NULL")
+    await runtime.database.write(lambda conn: conn.execute(forgotten))
+    report = await run_evals(runtime, scored_with(heard, cases), trials=2, resume=begun.eval_run_id)
+    assert len(report.trials) == 8
+    assert (await stored(runtime))[0].scored_by is None
 
 
 async def test_a_spending_limit(tmp_path: Path, cases: Path) -> None:

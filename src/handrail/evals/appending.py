@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,7 @@ from yaml.representer import SafeRepresenter
 
 from handrail.kernel import BadInput
 
+from .changing import changing
 from .reading import Loader, read_text
 from .sets import Case, load_set
 
@@ -27,9 +29,14 @@ def append_case(path: Path, *cases: Case) -> None:
     """Adds `cases` at the end of the set at `path`, in one step: a reader or a crash never meets half of it.
 
     The text that results is read back before it takes the file's place: the old cases as they were and the new ones.
-    Raises BadInput, the file untouched, where that is not so; where the set cannot be read or written; and where
-    `cases` is not a block list and the last key.
+    Raises BadInput, the file untouched, where that is not so; where the set cannot be read or written, or others are
+    changing it; and where `cases` is not a block list and the last key.
     """
+    with changing(path):
+        _append(path, cases)
+
+
+def _append(path: Path, cases: Sequence[Case]) -> None:
     before = load_set(path)
     raw, text = path.read_bytes(), read_text(path)
     column, spaced = _end_of_list(path, text)

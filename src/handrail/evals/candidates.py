@@ -9,6 +9,7 @@ from pathlib import Path
 from handrail.kernel import BadInput
 
 from .appending import append_case, written_case
+from .changing import changing
 from .drawing import Drawn
 from .expecting import check_expectations
 from .sets import (
@@ -78,10 +79,21 @@ def take(path: Path, candidates: Path, why: str, today: dt.date) -> Taken:
     A crash between leaves cases that are not frozen, and the same call again completes it. Raises BadInput, with
     nothing changed, where the set is not frozen otherwise, no candidate is completed, or one cannot be a case of it.
     """
-    reason, loaded, drafts = checked_reason(path, why), load_set(path), load_open_set(candidates)
+    reason, drafts = checked_reason(path, why), load_open_set(candidates)
     ready = [Case(**draft.model_dump()) for draft in drafts.cases if draft.expect]
     if not ready:
         raise BadInput(f"{candidates}: no candidate is completed; fill in `expect` where you know what is right")
+    with changing(path):
+        frozen = _add(path, candidates, ready, reason, today)
+    return Taken(
+        cases=tuple(case.id for case in ready),
+        open=tuple(draft.id for draft in drafts.cases if not draft.expect),
+        frozen=frozen,
+    )
+
+
+def _add(path: Path, candidates: Path, ready: Sequence[Case], reason: str, today: dt.date) -> Frozen:
+    loaded = load_set(path)
     for case in ready:
         check_expectations(loaded, case.expect, f"{candidates}: case {case.id}, expect", "{name}: {value}")
     hashes = loaded.case_hashes
@@ -93,9 +105,4 @@ def take(path: Path, candidates: Path, why: str, today: dt.date) -> Taken:
         check_frozen(loaded, lock_path(path))
     if new:
         append_case(path, *new)
-    frozen = freeze(path, reason, today)
-    return Taken(
-        cases=tuple(case.id for case in ready),
-        open=tuple(draft.id for draft in drafts.cases if not draft.expect),
-        frozen=frozen,
-    )
+    return freeze(path, reason, today)

@@ -1,5 +1,6 @@
 """A set grows by what production showed: a run that a person judged becomes a frozen case."""
 
+import asyncio
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from handrail.review import Verdict, used_in_case, verdicts_of
 from handrail.runs import GovernedAgent, Runtime, load_input, load_run
 
 from .appending import append_case
+from .changing import changing
 from .expecting import check_expectations
 from .sets import (
     Case,
@@ -84,19 +86,29 @@ async def add_case(
     if agent.trials is None:
         raise BadInput(f"agent {agent.name} has no eval set; pass `trials=Trials(cases=..., observe=...)` to govern()")
     path, today = agent.trials.cases, runtime.clock.now().date()
-    reason, loaded = checked_reason(path, why), load_set(path)
+    reason = checked_reason(path, why)
     judged, verdict = await _judged(runtime, agent.name, run_id, should or {}, by)
-    there = next((case for case in loaded.cases if case.source.startswith(f"production run {judged.run_id},")), None)
-    if there is None:
-        check_frozen(loaded, lock_path(path))
-        case = case_from_run(loaded, judged, today, case_id=case_id)
-        append_case(path, case)
-    else:
-        case = _to_complete(loaded, path, there, judged, verdict)
-    frozen = freeze(path, reason, today)
+    # On a thread, since it may have to wait for others.
+    grown = await asyncio.to_thread(_grow, path, judged, verdict, reason, today, case_id)
     if verdict is not None:
-        await runtime.database.write(used_in_case(verdict.verdict_id, case.id))
-    return Grown(case=case, frozen=frozen)
+        await runtime.database.write(used_in_case(verdict.verdict_id, grown.case.id))
+    return grown
+
+
+def _grow(
+    path: Path, judged: Judged, verdict: Verdict | None, reason: str, today: dt.date, case_id: str | None
+) -> Grown:
+    begun = f"production run {judged.run_id},"
+    with changing(path):
+        loaded = load_set(path)
+        there = next((case for case in loaded.cases if case.source.startswith(begun)), None)
+        if there is None:
+            check_frozen(loaded, lock_path(path))
+            case = case_from_run(loaded, judged, today, case_id=case_id)
+            append_case(path, case)
+        else:
+            case = _to_complete(loaded, path, there, judged, verdict)
+        return Grown(case=case, frozen=freeze(path, reason, today))
 
 
 def case_from_run(loaded: EvalSet, judged: Judged, today: dt.date, *, case_id: str | None = None) -> Case:

@@ -50,6 +50,11 @@ def scored_by(spec: Trials[Any, Any]) -> dict[str, str]:
     return found
 
 
+def scorers_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names of what scores otherwise in one of the two, or not at all; in the order of `before`, then of `now`."""
+    return [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
+
+
 async def measures_of(
     runtime: Runtime, agent: str, spec: Trials[Any, Any], before: Sequence[Trial], hashes: Mapping[str, str]
 ) -> Measures:

@@ -3,28 +3,30 @@
 import asyncio
 import copy
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from handrail.kernel import BadInput, NanoUsd, new_id
-from handrail.review import withdraw
+from handrail.kernel import BadInput, Database, NanoUsd, new_id
+from handrail.review import list_approvals, withdraw
 from handrail.runs import GovernedAgent, Runtime, Trials, use_runtime
 
 from . import store
 from .judging import NoVerdict
+from .measures import scored_by, scorers_changed
 from .responses import Responses
 from .scoring import Score, Seen, Verdict, score, verdict_of
 from .sets import Case, EvalSet, check_frozen, load_set, lock_path
 from .store import EvalRunView, Trial
-from .tasks import Task, Tried, task_of
+from .tasks import TENANT, Task, Tried, task_of
 from .throttle import Throttle
 
 OnTrial = Callable[[Case, Trial], None]
 TRIES = 3
 """How often a trial is tried where the infrastructure, and not the agent, fails it."""
 _FIRST_WAIT_SECONDS = 1.0
+_MOST_WAITING = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class Running:
         done: Sequence[Trial],
         throttle: Throttle,
         on_trial: OnTrial,
+        complete: bool,
     ) -> None:
         self.eval_run_id = eval_run_id
         self.loaded = loaded
@@ -63,14 +66,19 @@ class Running:
         self._done = {(each.case_id, each.trial): each for each in done}
         self._throttle = throttle
         self._on_trial = on_trial
+        self._complete = complete
 
     async def up_to(self, trials: int) -> Sequence[Trial]:
         """The trials 1 to `trials` of all cases, those that were there already kept; in the set's order.
 
-        Raises SpendingLimit, and what a trial raises that is no outcome; what was committed before is kept.
+        Raises SpendingLimit, BadInput where the eval run was complete before, and what a trial raises that is no
+        outcome; what was committed before is kept.
         """
         wanted = [(case, number) for number in range(1, trials + 1) for case in self.loaded.cases]
         missing = [(case, number) for case, number in wanted if (case.id, number) not in self._done]
+        if missing and self._complete:
+            # A baseline may point at it, and what a change was compared with does not change afterwards.
+            raise BadInput(f"eval run {self.eval_run_id} is complete; start a new one for {trials} trials of each case")
         try:
             async with asyncio.TaskGroup() as group:
                 for case, number in missing:
@@ -165,24 +173,30 @@ async def evaluating(
 
     At most `at_once` trials run side by side. `resume` goes on with an eval run that was stopped, `max_cost` is a hard
     ceiling on what the whole eval run may spend, `responses` answer for the model where they know the request.
-    Raises BadInput where the subject has no frozen set, `at_once` is below 1, or the eval run to resume is another's.
+    Raises BadInput where the subject has no frozen set, `at_once` is below 1, or the eval run to resume is another's,
+    of another state of the set, or scored by other means.
     """
     if at_once < 1:
         raise BadInput(f"at_once: {at_once}; at least one trial has to run at a time")
     task = task_of(subject, responses)
-    loaded, _ = frozen_set(task)
+    loaded, spec = frozen_set(task)
     if max_cost is not None:
         runtime = _limited(runtime, max_cost)
+    with use_runtime(runtime):
+        scorers = scored_by(spec)
     database, now = runtime.database, runtime.clock.now()
     done: Sequence[Trial] = ()
+    complete = False
     if resume is None:
         eval_run_id = new_id("eval", now)
-        await database.write(store.start(eval_run_id, task.name, loaded.content_hash, len(loaded.cases), now))
+        begun = store.start(eval_run_id, task.name, loaded.content_hash, len(loaded.cases), now, scorers)
+        await database.write(begun)
     else:
         view, done = await database.read(lambda conn: store.load_eval_run(conn, resume))
-        _check_resumable(view, task.name, loaded)
-        eval_run_id = view.eval_run_id
-    yield Running(runtime, task, loaded, eval_run_id, done, Throttle(at_once), on_trial)
+        _check_resumable(view, task.name, loaded, scorers)
+        eval_run_id, complete = view.eval_run_id, view.ended_at is not None
+        await _withdraw_lost(database, eval_run_id)
+    yield Running(runtime, task, loaded, eval_run_id, done, Throttle(at_once), on_trial, complete)
     await database.write(store.end(eval_run_id, runtime.clock.now()))
 
 
@@ -241,6 +255,16 @@ async def _judged(spec: Trials[Any, Any], case: Case, tried: Tried, duration_ns:
     return await verdict_of(spec, seen)
 
 
+async def _withdraw_lost(database: Database, eval_run_id: str) -> None:
+    """What the trials that a crash lost have asked people for is nobody's to decide either."""
+    waiting = await database.read(
+        lambda conn: list_approvals(conn, state="pending", tenant=TENANT, limit=_MOST_WAITING, before=None)
+    )
+    lost = sorted({each.run_id for each in waiting if each.user == eval_run_id})
+    if lost:
+        await database.write(*map(withdraw, lost))
+
+
 def _limited(runtime: Runtime, max_cost: NanoUsd) -> Runtime:
     """The same runtime, in which a user may spend no more than that in a day: an eval run is a user of its own."""
     limited = copy.copy(runtime)
@@ -249,8 +273,14 @@ def _limited(runtime: Runtime, max_cost: NanoUsd) -> Runtime:
     return limited
 
 
-def _check_resumable(view: EvalRunView, agent: str, loaded: EvalSet) -> None:
+def _check_resumable(view: EvalRunView, agent: str, loaded: EvalSet, scorers: Mapping[str, str]) -> None:
     if view.agent != agent:
         raise BadInput(f"eval run {view.eval_run_id} is of agent {view.agent}, not of {agent}")
     if view.set_hash != loaded.content_hash:
         raise BadInput(f"eval run {view.eval_run_id}: the set has changed since it began; start a new one")
+    # Of an eval run from before scorers were kept nobody can tell; it goes on, and becomes no baseline.
+    if view.scored_by is not None and (changed := scorers_changed(view.scored_by, scorers)):
+        raise BadInput(
+            f"eval run {view.eval_run_id}: its trials so far were scored by other means (changed since it began: "
+            f"{', '.join(changed)}); start a new one"
+        )

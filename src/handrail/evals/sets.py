@@ -28,6 +28,7 @@ from pydantic import (
 
 from handrail.kernel import BadInput
 
+from .changing import changing
 from .reading import Document, read_text, read_yaml
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
@@ -205,23 +206,24 @@ def freeze(path: Path, why: str, today: dt.date) -> Frozen:
     The lock is replaced in one step, so a reader or a crash never meets half of it.
     """
     reason = checked_reason(path, why)
-    loaded = load_set(path)
     lock = lock_path(path)
-    before = _read_lock(lock) if lock.exists() else None
-    difference = compare(before.cases if before else {}, loaded.case_hashes)
-    if difference:
-        change = Change(
-            hash=loaded.content_hash,
-            date=today,
-            why=reason,
-            cases=len(loaded.cases),
-            added=difference.added,
-            changed=difference.changed,
-            removed=difference.removed,
-        )
-        history = (*(before.history if before else ()), change)
-        cases = dict(sorted(loaded.case_hashes.items()))
-        _replace(lock, Lock(name=loaded.name, hash=loaded.content_hash, history=history, cases=cases))
+    with changing(path):
+        loaded = load_set(path)
+        before = _read_lock(lock) if lock.exists() else None
+        difference = compare(before.cases if before else {}, loaded.case_hashes)
+        if difference:
+            change = Change(
+                hash=loaded.content_hash,
+                date=today,
+                why=reason,
+                cases=len(loaded.cases),
+                added=difference.added,
+                changed=difference.changed,
+                removed=difference.removed,
+            )
+            history = (*(before.history if before else ()), change)
+            cases = dict(sorted(loaded.case_hashes.items()))
+            _replace(lock, Lock(name=loaded.name, hash=loaded.content_hash, history=history, cases=cases))
     return Frozen(lock, loaded.content_hash, difference)
 
 

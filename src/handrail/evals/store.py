@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from handrail.kernel import NanoUsd, NotFound, as_json, from_unix_ns, metadata, unix_ns
+from handrail.kernel import NanoUsd, NotFound, as_json, from_unix_ns, insert_new, metadata, unix_ns
 
 from .scoring import Verdict
 
@@ -36,6 +36,7 @@ eval_runs = Table(
     Column("cases", Integer, nullable=False),
     Column("started_ns", BigInteger, nullable=False),
     Column("ended_ns", BigInteger),
+    Column("scored_by", Text),
     Index("ix_eval_runs_agent_started_ns", "agent", "started_ns"),
 )
 trials = Table(
@@ -88,7 +89,10 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRunView:
-    """An eval run as it stands: `ended_at` is None where it was stopped before its last trial."""
+    """An eval run as it stands: `ended_at` is None where it was stopped before its last trial.
+
+    `scored_by` is the hash of everything that scores its trials, by name; None where it began before that was kept.
+    """
 
     eval_run_id: str
     agent: str
@@ -96,11 +100,26 @@ class EvalRunView:
     cases: int
     started_at: datetime
     ended_at: datetime | None
+    scored_by: Mapping[str, str] | None = None
 
 
-def start(eval_run_id: str, agent: str, set_hash: str, cases: int, at: datetime) -> Callable[[Connection], None]:
+def start(
+    eval_run_id: str,
+    agent: str,
+    set_hash: str,
+    cases: int,
+    at: datetime,
+    scored_by: Mapping[str, str] | None = None,
+) -> Callable[[Connection], None]:
     """An op that opens an eval run."""
-    row = {"eval_run_id": eval_run_id, "agent": agent, "set_hash": set_hash, "cases": cases, "started_ns": unix_ns(at)}
+    row = {
+        "eval_run_id": eval_run_id,
+        "agent": agent,
+        "set_hash": set_hash,
+        "cases": cases,
+        "started_ns": unix_ns(at),
+        "scored_by": None if scored_by is None else json.dumps(dict(scored_by)),
+    }
 
     def op(conn: Connection) -> None:
         conn.execute(eval_runs.insert(), row)
@@ -136,10 +155,31 @@ def add_trial(eval_run_id: str, trial: Trial) -> Callable[[Connection], None]:
 
 
 def end(eval_run_id: str, at: datetime) -> Callable[[Connection], None]:
-    """An op that marks an eval run as complete."""
+    """An op that marks an eval run as complete, once: one that is gone on with keeps the time it has."""
+    unmarked = update(eval_runs).where(eval_runs.c.eval_run_id == eval_run_id, eval_runs.c.ended_ns.is_(None))
 
     def op(conn: Connection) -> None:
-        conn.execute(update(eval_runs).where(eval_runs.c.eval_run_id == eval_run_id), {"ended_ns": unix_ns(at)})
+        conn.execute(unmarked, {"ended_ns": unix_ns(at)})
+
+    return op
+
+
+def bring_eval_run(view: EvalRunView, made: Sequence[Trial]) -> Callable[[Connection], None]:
+    """An op that keeps an eval run of elsewhere with its trials, unless one of its id is there."""
+    row = {
+        "eval_run_id": view.eval_run_id,
+        "agent": view.agent,
+        "set_hash": view.set_hash,
+        "cases": view.cases,
+        "started_ns": unix_ns(view.started_at),
+        "ended_ns": None if view.ended_at is None else unix_ns(view.ended_at),
+        "scored_by": None if view.scored_by is None else json.dumps(dict(view.scored_by)),
+    }
+
+    def op(conn: Connection) -> None:
+        if insert_new(conn, eval_runs, row):
+            for trial in made:
+                add_trial(view.eval_run_id, trial)(conn)
 
     return op
 
@@ -149,7 +189,7 @@ def list_eval_runs(conn: Connection, agent: str | None, limit: int) -> list[Eval
     query = select(eval_runs).order_by(eval_runs.c.started_ns.desc(), eval_runs.c.eval_run_id.desc()).limit(limit)
     if agent is not None:
         query = query.where(eval_runs.c.agent == agent)
-    return [_view(row) for row in conn.execute(query)]
+    return [read_view(row) for row in conn.execute(query)]
 
 
 def load_eval_run(conn: Connection, eval_run_id: str) -> tuple[EvalRunView, Sequence[Trial]]:
@@ -158,7 +198,7 @@ def load_eval_run(conn: Connection, eval_run_id: str) -> tuple[EvalRunView, Sequ
     if row is None:
         raise NotFound(f"no eval run {eval_run_id}; `handrail eval list` shows the newest")
     query = select(trials).where(trials.c.eval_run_id == eval_run_id).order_by(trials.c.case_id, trials.c.trial)
-    return _view(row), [_trial(each) for each in conn.execute(query)]
+    return read_view(row), [read_trial(each) for each in conn.execute(query)]
 
 
 def cost_per_trial(conn: Connection, agent: str) -> NanoUsd | None:
@@ -175,7 +215,7 @@ def cost_per_trial(conn: Connection, agent: str) -> NanoUsd | None:
     return None if row is None else NanoUsd(-(-int(row[0]) // int(row[1])))
 
 
-def _view(row: Row[Any]) -> EvalRunView:
+def read_view(row: Row[Any]) -> EvalRunView:
     return EvalRunView(
         eval_run_id=row.eval_run_id,
         agent=row.agent,
@@ -183,10 +223,11 @@ def _view(row: Row[Any]) -> EvalRunView:
         cases=row.cases,
         started_at=from_unix_ns(row.started_ns),
         ended_at=None if row.ended_ns is None else from_unix_ns(row.ended_ns),
+        scored_by=None if row.scored_by is None else json.loads(row.scored_by),
     )
 
 
-def _trial(row: Row[Any]) -> Trial:
+def read_trial(row: Row[Any]) -> Trial:
     more = json.loads(row.scores) if row.scores else {}
     return Trial(
         case_id=row.case_id,

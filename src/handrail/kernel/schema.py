@@ -19,7 +19,7 @@ metadata = MetaData(
     }
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
 """Every version of the tables, oldest first; the last is the one this code reads and writes."""
 
 
