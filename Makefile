@@ -5,11 +5,16 @@ BIN := .venv/bin
 DEMO := anthropic,local,openai
 ALL := anthropic,evals,local,openai,postgres,redis,route,server
 RECORDED := src/handrail/examples/support_triage/evals/recorded.jsonl
+BASELINE := src/handrail/examples/support_triage/evals/baseline.jsonl
+# The model whose answers are recorded, whatever else is configured where they are used again.
+MODEL := builtin:qwen2.5-coder-1.5b
+REPLAY := HANDRAIL_STORE=build/gate.db HANDRAIL_MODEL=$(MODEL) $(BIN)/handrail eval
+BY = $(shell git config user.name)
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help demo test lowest lint bench evals constraints clean
+.PHONY: help demo test lowest lint bench evals gate baseline constraints clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
@@ -35,6 +40,14 @@ bench: .venv/dev ## measure: NAME=... writes bench/results/NAME.json
 evals: .venv/demo ## record the reference agents' answers anew, with the model that is configured
 	@rm -f $(RECORDED)
 	@$(BIN)/handrail eval run support-triage --cache $(RECORDED)
+
+gate: .venv/demo ## gate the reference agents on their recorded answers
+	@mkdir -p build && rm -f build/gate.db*
+	@$(REPLAY) gate support-triage --baseline $(BASELINE) --recorded $(RECORDED) --trials 1
+
+baseline: .venv/demo ## accept the recorded answers as what a change has to beat
+	@mkdir -p build && rm -f build/gate.db*
+	@$(REPLAY) baseline support-triage --recorded $(RECORDED) --trials 1 --write $(BASELINE) $(if $(BY),--by "$(BY)")
 
 browser: .venv/dev ## install Chromium for the browser tests, where there is none
 	@$(BIN)/python -m tests.services.chromium

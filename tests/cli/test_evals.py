@@ -177,6 +177,57 @@ def test_an_eval_run_becomes_the_baseline(shop: Shop) -> None:
     assert problem(shop.handrail("eval", "baseline", "sorter", "--from", "eval_9", "--json"))["code"] == "not_found"
 
 
+def test_a_baseline_in_a_file(shop: Shop) -> None:
+    """A baseline that was written gates in a store that has none, by its recorded answers too; a worse prompt is 1."""
+    write = ("--write", "baseline.jsonl", "--trials", "1", "--cache", "recorded.jsonl")
+    based = shop.handrail("eval", "baseline", "sorter", *write)
+    assert (based.code, based.err) == (0, "")
+    assert "Baseline 100.0% ± 0.0 (3 cases), 1 trial of each case" in based.out
+    assert "Written to baseline.jsonl: review it and commit it beside the set." in based.out
+    elsewhere = {"HANDRAIL_STORE": "elsewhere.db"}
+    gate = ("eval", "gate", "sorter", "--baseline", "baseline.jsonl")
+    replayed = shop.handrail(*gate, "--trials", "1", "--recorded", "recorded.jsonl", env=elsewhere)
+    assert replayed.code == 0, replayed.err
+    assert ", the same as the baseline's, 1 trial of each case" in replayed.out
+    shop.prompt(WORSE)
+    blocked = shop.handrail(*gate, "--trials", "1", "--json", env=elsewhere)
+    assert (blocked.code, blocked.json["verdict"]["newly_failing"]) == (1, ["twice"])
+    compared = shop.handrail("eval", "diff", "baseline", "newest", "--newly-failing", env=elsewhere)
+    assert "twice" in compared.out
+    assert "whether its prompt is cannot be told" in compared.out
+    shown = shop.handrail("eval", "show", blocked.json["baseline"]["eval_run_id"], env=elsewhere)
+    assert (shown.code, "late" in shown.out) == (0, True)
+    unrecorded = problem(shop.handrail(*gate, "--trials", "1", "--recorded", "recorded.jsonl", "--json", env=elsewhere))
+    assert (unrecorded["code"], "record anew" in unrecorded["message"]) == ("not_recorded", True)
+
+
+def test_an_eval_run_in_a_file(shop: Shop) -> None:
+    """`--from` with `--write` puts an eval run that is there into a file; the same store can be compared with it."""
+    report = shop.handrail("eval", "run", "sorter", "--trials", "2", "--json").json["report"]
+    promoted = shop.handrail(
+        "eval", "baseline", "sorter", "--from", report["eval_run_id"], "--write", "b.jsonl", "--json"
+    )
+    assert promoted.json["file"] == "b.jsonl"
+    gated = shop.handrail("eval", "gate", "sorter", "--baseline", "b.jsonl", "--json").json
+    assert gated["baseline"] == promoted.json["baseline"]
+    assert gated["verdict"]["baseline_trials"] == 2
+
+
+def test_what_no_baseline_file_is(shop: Shop) -> None:
+    """A folder or a file that is not there, and a set that has changed since, end in 2 with what to do."""
+    nowhere = problem(shop.handrail("eval", "baseline", "sorter", "--write", "none/b.jsonl", "--json"))
+    assert "there is no folder none; make it" in nowhere["message"]
+    assert shop.handrail("eval", "list", "--json").json == []
+    missing = problem(shop.handrail("eval", "gate", "sorter", "--baseline", "b.jsonl", "--json"))
+    assert "`handrail eval baseline AGENT --write b.jsonl` writes one" in missing["message"]
+    assert shop.handrail("eval", "baseline", "sorter", "--trials", "1", "--write", "b.jsonl").code == 0
+    (shop.path / "cases.yaml").write_text(CASES.replace("thank you", "many thanks"))
+    freeze(shop.path / "cases.yaml", "more thanks", SystemClock().now().date())
+    changed = problem(shop.handrail("eval", "gate", "sorter", "--baseline", "b.jsonl", "--json"))
+    assert changed["code"] == "no_baseline"
+    assert "run `handrail eval baseline sorter --write b.jsonl` with the agent as it is" in changed["message"]
+
+
 def test_a_run_marked_wrong_becomes_a_case(shop: Shop) -> None:
     """A run that was marked goes into the set and its lock, the set's own bytes kept; then the baseline is next."""
     run_id = shop.ran("my parcel came, but I paid for two\nof them")

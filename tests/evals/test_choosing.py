@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handrail.evals import MARGIN, compared, plain_rule, sequential_rule
-from handrail.evals.choosing import FALSE_BLOCK, choose, choose_looks, simulate
+from handrail.evals.choosing import FALSE_BLOCK, at_most, choose, choose_looks, shortened, simulate
 
 ROUNDS = 60
 
@@ -84,6 +84,33 @@ def test_a_baseline_that_is_there() -> None:
     assert plan.baseline_trials == 8
     assert str(plan).startswith("10% of two trials of a case differ: a baseline of 8 trials of each case (400)")
     assert f"{100 * plan.false_block:.1f}% of the time" in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("looks", "trials", "left"),
+    [
+        ((1, 2, 4, 8), None, (1, 2, 4, 8)),
+        ((1, 2, 4, 8), 1, (1,)),
+        ((2, 4, 8), 1, (1,)),
+        ((1, 2, 4, 8), 5, (1, 2, 4, 5)),
+        ((1, 2, 4, 8), 8, (1, 2, 4, 8)),
+        ((1, 2, 4, 8), 9, (1, 2, 4, 8)),
+    ],
+)
+def test_fewer_trials(looks: tuple[int, ...], trials: int | None, left: tuple[int, ...]) -> None:
+    """The looks below the most trials stay, and the last is at them; more than there were are no more looks."""
+    assert at_most(looks, trials) == left
+
+
+def test_what_fewer_trials_cost() -> None:
+    """A plan cut short says what it is worth then: as many trials as are left, and more false blocks than before."""
+    plan = choose_looks(100, 0.2, 16)
+    cut = shortened(plan, 1)
+    assert (cut.looks, cut.mean_trials, cut.baseline_trials) == ((1,), 1, 16)
+    assert cut.false_block > plan.false_block
+    assert "looks after 1 block the same agent" in str(cut)
+    assert shortened(plan, plan.looks[-1]) == plan
+    assert shortened(choose_looks(100, 0, 8), 2).looks == (1, 2)
 
 
 def test_the_same_numbers_give_the_same_plan() -> None:

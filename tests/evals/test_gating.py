@@ -12,6 +12,7 @@ from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from sqlalchemy import text
 
 from handrail import Answered, BadInput, GovernedAgent, NotFound, Outcome, Runtime, StoreError, Trials, govern
 from handrail.evals import (
@@ -185,6 +186,18 @@ async def test_trials_as_given(runtime: Runtime, cases: Path) -> None:
         await set_baseline(runtime, echo(cases), by="ann", trials=0)
 
 
+async def test_at_most_so_many_trials(runtime: Runtime, cases: Path) -> None:
+    """With a most trials the rule has to decide by then: the plain one does, where the other would look again."""
+    await set_baseline(runtime, echo(cases), by="ann", trials=8)
+    assert (await gate(runtime, echo(cases, "one"))).verdict.trials == 2
+    one = await gate(runtime, echo(cases, "one"), trials=1)
+    assert (one.verdict.passed, one.verdict.decided_by, one.verdict.trials) == (False, "plain rule", 1)
+    assert one.plan is not None
+    assert one.plan.looks == (1,)
+    with pytest.raises(BadInput, match="trials: 0; a case is tried at least once"):
+        await gate(runtime, echo(cases), trials=0)
+
+
 async def test_the_margin_is_the_callers(runtime: Runtime, cases: Path) -> None:
     """A drop of 25 points passes where 30 may be lost, and blocks where 20% of the score may be."""
     await set_baseline(runtime, echo(cases), by="ann")
@@ -269,6 +282,27 @@ async def test_what_cannot_be_promoted(runtime: Runtime, cases: Path) -> None:
         await promote(runtime, echo(cases, name="other"), report.eval_run_id, by="ann")
     change(cases)
     with pytest.raises(BadInput, match=r"the set has changed since it ran .*`handrail eval baseline echo`"):
+        await promote(runtime, echo(cases), report.eval_run_id, by="ann")
+    assert await runtime.database.read(lambda conn: list_baselines(conn, "echo", 9)) == []
+
+
+async def test_what_was_scored_otherwise_is_not_promoted(runtime: Runtime, cases: Path) -> None:
+    """An eval run whose scorers have changed since is refused by their names; with the old ones it is a baseline."""
+    report = await run_evals(runtime, echo(cases, scorers=(exact(), polite)))
+    with pytest.raises(BadInput, match=r"changed since it ran: polite, polite_enough\); `handrail eval baseline echo`"):
+        await promote(runtime, echo(cases, scorers=(exact(), polite_enough)), report.eval_run_id, by="ann")
+    assert await runtime.database.read(lambda conn: list_baselines(conn, "echo", 9)) == []
+    baseline = await promote(runtime, echo(cases, scorers=(exact(), polite)), report.eval_run_id, by="ann")
+    view, _ = await runtime.database.read(lambda conn: load_eval_run(conn, report.eval_run_id))
+    assert list(baseline.scored_by) == ["observe", "exact", "polite"]
+    assert view.scored_by == baseline.scored_by
+
+
+async def test_an_eval_run_of_unknown_scorers_is_not_promoted(runtime: Runtime, cases: Path) -> None:
+    """An eval run from before its scorers were kept is refused: nothing shows that it can be compared."""
+    report = await run_evals(runtime, echo(cases))
+    await runtime.database.write(lambda conn: conn.execute(text("UPDATE eval_runs SET scored_by = NULL")))
+    with pytest.raises(BadInput, match=r"nothing shows that it can be compared; `handrail eval baseline echo`"):
         await promote(runtime, echo(cases), report.eval_run_id, by="ann")
     assert await runtime.database.read(lambda conn: list_baselines(conn, "echo", 9)) == []
 

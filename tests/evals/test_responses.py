@@ -2,17 +2,20 @@
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic_ai import Agent, RunContext
+from pydantic_ai.exceptions import ModelContextWindowExceededError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-from handrail import Answered, BadInput, GovernedAgent, Outcome, Runtime, Trials, govern, tool
+from handrail import Answered, BadInput, Failed, GovernedAgent, Outcome, Runtime, Settings, Trials, govern, tool
 from handrail.evals import NotRecorded, Recorded, Responses, freeze, run_evals
-from handrail.testing import sandbox
+from handrail.kernel import Price
+from handrail.testing import VirtualClock, sandbox
 
 CASES = """\
 name: numbers
@@ -106,6 +109,26 @@ async def test_recorded_answers_only(runtime: Runtime, cases: Path, tmp_path: Pa
     assert changed.asked == 0
 
 
+async def test_an_input_that_is_too_long(cases: Path, tmp_path: Path) -> None:
+    """That an input is too long for the model is kept like an answer: the same fault, nobody is asked or paid."""
+    kept, asked = tmp_path / "kept.jsonl", []
+    prices = {"short": Price(input=Decimal(1), output=Decimal(1))}
+    paid = Runtime(Settings(base=tmp_path, store="paid.db", prices=prices), clock=VirtualClock())
+
+    def turn_down(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+        asked.append(messages)
+        raise ModelContextWindowExceededError("short", "9 tokens where 8 fit")
+
+    agent = Agent(FunctionModel(turn_down, model_name="short"))
+    short: GovernedAgent[Any, Any] = govern(agent, name="short", trials=Trials(cases=cases, observe=_fault))
+    first = await run_evals(paid, short, responses=Responses(kept))
+    again = await run_evals(paid, short, responses=Recorded(kept))
+    paid.close()
+    assert len(asked) == 2
+    assert [trial.observed for report in (first, again) for trial in report.trials] == [{"fault": "input_too_long"}] * 4
+    assert [trial.cost for trial in again.trials] == [0, 0]
+
+
 async def test_half_a_line(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
     """What a killed process had half written is asked for again; a broken line before it is an error that names it."""
     kept = tmp_path / "kept.jsonl"
@@ -119,3 +142,7 @@ async def test_half_a_line(runtime: Runtime, cases: Path, tmp_path: Path) -> Non
     kept.write_text("{}\n" + lines[0])
     with pytest.raises(BadInput, match=r"kept.jsonl:1: not a recorded response"):
         Responses(kept)
+
+
+def _fault(outcome: Outcome[Any]) -> Mapping[str, Any]:
+    return {"fault": outcome.fault.code} if isinstance(outcome, Failed) else {}

@@ -18,6 +18,7 @@ from handrail.models import (
     default_model,
     open_model,
     probe_ollama,
+    unasked_model,
 )
 from handrail.models.choice import ANTHROPIC_DEFAULT, OPENAI_DEFAULT
 from tests.models.loopback import FileServer
@@ -104,3 +105,13 @@ def test_missing_weights(tmp_path_factory: pytest.TempPathFactory) -> None:
     settings = Settings(cache=tmp_path_factory.mktemp("cache"), model=DEFAULT_BUILTIN)
     with pytest.raises(WeightsUnavailable, match="HANDRAIL_WEIGHTS"):
         default_model(settings)
+
+
+def test_a_model_that_is_not_asked(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Without its weights a built-in model is known by its name and settings, and says so when it is asked."""
+    settings = Settings(cache=tmp_path_factory.mktemp("cache"), model=DEFAULT_BUILTIN)
+    model = unasked_model(settings)
+    assert f"{model.system}:{model.model_name}" == DEFAULT_BUILTIN
+    assert (model.settings or {}).get("max_tokens") == 512
+    with override_allow_model_requests(True), pytest.raises(WeightsUnavailable, match="to be known by only"):
+        asyncio.run(Agent(model).run("hi"))

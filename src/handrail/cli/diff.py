@@ -103,6 +103,10 @@ def _show_prompt(screen: Console, compared: Compared) -> None:
     if compared.prompt:
         screen.print("\n[bold]The prompt[/]")
         _show_lines(screen, compared.prompt)
+    elif compared.agents[0] != compared.agents[1] and not compared.prompt_known:
+        screen.print(
+            "The agent is another; whether its prompt is cannot be told, since not all runs are in this store."
+        )
     elif compared.agents[0] != compared.agents[1]:
         screen.print("The prompt is the same; the agent differs in its model, settings, tools or code.")
     else:

@@ -1,6 +1,7 @@
 """`handrail eval baseline`, `gate` and `add`: what an agent has to beat, whether it does, and cases from production."""
 
 import asyncio
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -9,21 +10,27 @@ import typer
 
 from handrail.agents import find_agent
 from handrail.evals import (
+    Baseline,
+    Carried,
     EvalSet,
     Gated,
     Grown,
     Margin,
+    Plan,
     Recorded,
     Responses,
+    Trial,
     absolute,
     add_case,
     frozen_set,
     load_eval_run,
     plan_of,
     promote,
+    read_baseline,
     relative,
     score_of,
     set_baseline,
+    write_baseline,
 )
 from handrail.evals import gate as run_gate
 from handrail.kernel import BadInput
@@ -46,6 +53,15 @@ RecordedIn = Annotated[
 ]
 
 
+Carry = Annotated[
+    Path | None, typer.Option("--write", metavar="FILE", help="Write it to this file too, to be kept beside the set.")
+]
+CarriedIn = Annotated[
+    Path | None,
+    typer.Option("--baseline", metavar="FILE", help="Compare with the baseline that `baseline --write` wrote here."),
+]
+
+
 def baseline(
     agent: AgentName,
     from_: Annotated[
@@ -57,19 +73,22 @@ def baseline(
     at_once: AtOnce = 1,
     cache: CachedIn = None,
     recorded: RecordedIn = None,
+    write: Carry = None,
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
     """Set what the gate compares with: the agent as it is in production.
 
-    Example: `handrail eval baseline support-triage`
+    Examples: `handrail eval baseline support-triage`, `handrail eval baseline support-triage --write baseline.jsonl`
     """
+    if write is not None and not write.parent.is_dir():
+        raise BadInput(f"--write {write}: there is no folder {write.parent}; make it, or name a file elsewhere")
     with opened() as runtime:
         governed = find_agent(agent, runtime.settings)
+        loaded, _ = frozen_set(governed)
         if from_ is not None:
             found = asyncio.run(promote(runtime, governed, from_, by=person(by)))
         else:
-            loaded, _ = frozen_set(governed)
             with watched(agent, len(loaded.cases) * (trials or 8), hidden=as_json) as advance:
                 running = set_baseline(
                     runtime,
@@ -81,20 +100,15 @@ def baseline(
                     on_trial=advance,
                 )
                 found = asyncio.run(running)
-        _, made = runtime.database.read_now(lambda conn: load_eval_run(conn, found.eval_run_id))
+        view, made = runtime.database.read_now(lambda conn: load_eval_run(conn, found.eval_run_id))
+        if write is not None:
+            carried = Carried(path=write, baseline=found, view=view, trials=tuple(made))
+            write_baseline(carried, [case.id for case in loaded.cases])
         plan = asyncio.run(plan_of(made))
     if as_json:
-        print_json({"baseline": found, "score": score_of(made), "plan": plan})
-        return
-    screen = console()
-    screen.print(
-        f"[bold]Baseline {score_of(made)}[/], {found.trials} trials of each case, agent {short(found.agent_hash)}, "
-        f"set {short(found.set_hash)}"
-    )
-    screen.print(
-        f"{plan}." if plan else "One trial of each case says nothing of flips: give --trials 8.", soft_wrap=True
-    )
-    screen.print(f"[dim]`handrail eval gate {agent}` compares the agent with it after a change.[/]")
+        print_json({"baseline": found, "score": score_of(made), "plan": plan, "file": write})
+    else:
+        _show_baseline(found, made, plan, write)
 
 
 def gate(
@@ -103,6 +117,10 @@ def gate(
         str,
         typer.Option(metavar="POINTS|SHARE%", help="How far the score may fall: 3 points, or 3% of the baseline's."),
     ] = "3",
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=1_000, help="At most so many trials of each case, 1 for recorded answers.")
+    ] = None,
+    carried: CarriedIn = None,
     at_once: AtOnce = 1,
     cache: CachedIn = None,
     recorded: RecordedIn = None,
@@ -115,7 +133,8 @@ def gate(
 ) -> None:
     """Compare the agent with its baseline; exit code 1 where its score fell too far, 2 where nobody can tell.
 
-    Examples: `handrail eval gate support-triage`, `handrail eval gate support-triage --markdown summary.md`
+    Examples: `handrail eval gate support-triage`, `handrail eval gate support-triage --baseline baseline.jsonl
+    --recorded recorded.jsonl --trials 1`
     """
     allowed = read_margin(margin)
     with opened() as runtime:
@@ -126,17 +145,14 @@ def gate(
                 runtime,
                 governed,
                 margin=allowed,
+                trials=trials,
+                carried=read_baseline(carried) if carried else None,
                 at_once=at_once,
                 responses=_responses(cache, recorded),
                 on_trial=advance,
             )
             gated = asyncio.run(running)
-    if chart is not None:
-        verdicts.draw_chart(gated, chart)
-    if markdown is not None:
-        markdown.write_text(verdicts.markdown(gated, loaded, chart), encoding="utf-8")
-    if junit is not None:
-        junit.write_text(verdicts.junit(gated, loaded), encoding="utf-8")
+    _write_reports(gated, loaded, markdown, junit, chart)
     if as_json:
         print_json(verdicts.as_json(gated))
     else:
@@ -187,6 +203,33 @@ def _responses(cache: Path | None, recorded: Path | None) -> Responses | None:
     if cache is not None and recorded is not None:
         raise BadInput("--cache and --recorded: one of them; the first asks the model for what is missing")
     return Responses(cache) if cache else Recorded(recorded) if recorded else None
+
+
+def _show_baseline(found: Baseline, made: Sequence[Trial], plan: Plan | None, file: Path | None) -> None:
+    screen = console()
+    screen.print(
+        f"[bold]Baseline {score_of(made)}[/], {found.trials} trial{'' if found.trials == 1 else 's'} of each case, "
+        f"agent {short(found.agent_hash)}, set {short(found.set_hash)}"
+    )
+    screen.print(
+        f"{plan}." if plan else "One trial of each case says nothing of flips: give --trials 8.", soft_wrap=True
+    )
+    command = f"handrail eval gate {found.agent}"
+    if file is not None:
+        screen.print(f"Written to {excerpt(str(file), 300)}: review it and commit it beside the set.", soft_wrap=True)
+        command += f" --baseline {excerpt(str(file), 300)}"
+    screen.print(f"[dim]`{command}` compares the agent with it after a change.[/]", soft_wrap=True)
+
+
+def _write_reports(
+    gated: Gated, loaded: EvalSet, markdown: Path | None, junit: Path | None, chart: Path | None
+) -> None:
+    if chart is not None:
+        verdicts.draw_chart(gated, chart)
+    if markdown is not None:
+        markdown.write_text(verdicts.markdown(gated, loaded, chart), encoding="utf-8")
+    if junit is not None:
+        junit.write_text(verdicts.junit(gated, loaded), encoding="utf-8")
 
 
 def _show_gate(gated: Gated, loaded: EvalSet) -> None:

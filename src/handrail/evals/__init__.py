@@ -5,6 +5,7 @@ from .appending import append_case
 from .baselines import Baseline, GateView, list_baselines, list_gates, newest_baseline
 from .calibration import Calibration, Interval
 from .candidates import Taken, take, write_candidates, write_cases
+from .carried import Carried, read_baseline, write_baseline
 from .choosing import Plan
 from .comparing import Close, Compared, compare_eval_runs, look_closer
 from .diff import CHANGES, CaseDiff, Change, Diff, Side, chosen, compare_trials, text_diff
@@ -16,6 +17,7 @@ from .gating import (
     Gated,
     NoBaseline,
     TooManyErrors,
+    agent_hash_of,
     baseline_for,
     gate,
     plan_of,
@@ -76,6 +78,7 @@ from .sets import (
 )
 from .store import EvalRunView, Trial, cost_per_trial, list_eval_runs, load_eval_run
 from .tasks import TENANT, CallableTask, SpendingLimit, Task
+from .timeline import CaseAt, EvalRunSummary, case_through_time, eval_runs_over_time, list_eval_agents
 
 __all__ = [
     "CHANGES",
@@ -86,7 +89,9 @@ __all__ = [
     "Calibration",
     "CallableTask",
     "Candidate",
+    "Carried",
     "Case",
+    "CaseAt",
     "CaseDiff",
     "Change",
     "Close",
@@ -97,6 +102,7 @@ __all__ = [
     "Distrusted",
     "Drawn",
     "EvalReport",
+    "EvalRunSummary",
     "EvalRunView",
     "EvalSet",
     "Finding",
@@ -141,12 +147,14 @@ __all__ = [
     "absolute",
     "add_case",
     "add_label",
+    "agent_hash_of",
     "align",
     "all_equal",
     "append_case",
     "at_least",
     "baseline_for",
     "case_from_run",
+    "case_through_time",
     "check_frozen",
     "chosen",
     "close",
@@ -158,6 +166,7 @@ __all__ = [
     "cost_per_trial",
     "draw",
     "drawn_of",
+    "eval_runs_over_time",
     "evaluating",
     "exact",
     "fields",
@@ -172,6 +181,7 @@ __all__ = [
     "lacks",
     "lint_set",
     "list_baselines",
+    "list_eval_agents",
     "list_eval_runs",
     "list_gates",
     "load_eval_run",
@@ -188,6 +198,7 @@ __all__ = [
     "plain_rule",
     "plan_of",
     "promote",
+    "read_baseline",
     "read_cases",
     "redact_text",
     "relative",
@@ -210,6 +221,7 @@ __all__ = [
     "within",
     "words_apart",
     "world",
+    "write_baseline",
     "write_candidates",
     "write_cases",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, Row, String, Table, Text, select
 
-from handrail.kernel import from_unix_ns, metadata, unix_ns
+from handrail.kernel import NotFound, from_unix_ns, insert_new, metadata, unix_ns
 
 from .rule import GateVerdict
 
@@ -75,20 +75,20 @@ class GateView:
 
 def add_baseline(baseline: Baseline) -> Callable[[Connection], None]:
     """An op that makes `baseline` the one that counts, unless a newer one is there."""
-    row = {
-        "baseline_id": baseline.baseline_id,
-        "agent": baseline.agent,
-        "set_hash": baseline.set_hash,
-        "agent_hash": baseline.agent_hash,
-        "eval_run_id": baseline.eval_run_id,
-        "by": baseline.by,
-        "at_ns": unix_ns(baseline.at),
-        "trials": baseline.trials,
-        "scored_by": json.dumps(dict(baseline.scored_by)),
-    }
+    row = _row(baseline)
 
     def op(conn: Connection) -> None:
         conn.execute(baselines.insert(), row)
+
+    return op
+
+
+def bring_baseline(baseline: Baseline) -> Callable[[Connection], None]:
+    """The same for one of elsewhere: an op that does nothing where one of its id is there."""
+    row = _row(baseline)
+
+    def op(conn: Connection) -> None:
+        insert_new(conn, baselines, row)
 
     return op
 
@@ -116,6 +116,14 @@ def newest_baseline(conn: Connection, agent: str, set_hash: str) -> Baseline | N
     query = select(baselines).where(baselines.c.agent == agent, baselines.c.set_hash == set_hash)
     row = conn.execute(query.order_by(baselines.c.at_ns.desc(), baselines.c.baseline_id.desc()).limit(1)).one_or_none()
     return None if row is None else _baseline(row)
+
+
+def load_baseline(conn: Connection, baseline_id: str) -> Baseline:
+    """The baseline of that id. Raises NotFound."""
+    row = conn.execute(select(baselines).where(baselines.c.baseline_id == baseline_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"no baseline {baseline_id}; `handrail eval baseline` sets one")
+    return _baseline(row)
 
 
 def list_baselines(conn: Connection, agent: str, limit: int) -> list[Baseline]:
@@ -147,6 +155,20 @@ def _verdict(passed: bool, body: str) -> GateVerdict:
 
 # What a verdict of one trial of each case, which had no more in it, goes by.
 _BEFORE = {"trials": 1, "baseline_trials": 1, "decided_by": "plain rule", "measure": ""}
+
+
+def _row(baseline: Baseline) -> dict[str, Any]:
+    return {
+        "baseline_id": baseline.baseline_id,
+        "agent": baseline.agent,
+        "set_hash": baseline.set_hash,
+        "agent_hash": baseline.agent_hash,
+        "eval_run_id": baseline.eval_run_id,
+        "by": baseline.by,
+        "at_ns": unix_ns(baseline.at),
+        "trials": baseline.trials,
+        "scored_by": json.dumps(dict(baseline.scored_by)),
+    }
 
 
 def _baseline(row: Row[Any]) -> Baseline:

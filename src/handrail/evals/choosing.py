@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from .rule import MARGIN, Z
@@ -73,6 +73,24 @@ def choose_looks(cases: int, flip: float, baseline_trials: int, margin: Fraction
     if not flip:
         return _still(cases, baseline_trials)
     return _best(list(_plans(cases, flip, baseline_trials, margin)))
+
+
+def at_most(looks: Sequence[int], trials: int | None) -> tuple[int, ...]:
+    """The looks below `trials`, and one at `trials` in place of those above; all of them where it is None."""
+    if trials is None or trials >= looks[-1]:
+        return tuple(looks)
+    return (*(look for look in looks if look < trials), trials)
+
+
+def shortened(plan: Plan, trials: int | None, margin: Fraction = MARGIN) -> Plan:
+    """The plan with at most `trials` of each case, and what it is worth then."""
+    looks = at_most(plan.looks, trials)
+    if looks == plan.looks or not plan.flip:
+        return replace(plan, looks=looks)
+    sides = (plan.cases, plan.flip, plan.baseline_trials, looks)
+    false_block, mean_trials = simulate(*sides, 0, margin)
+    caught, _ = simulate(*sides, DROP, margin)
+    return replace(plan, looks=looks, false_block=false_block, mean_trials=mean_trials, caught=caught)
 
 
 def simulate(

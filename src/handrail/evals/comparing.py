@@ -1,7 +1,6 @@
 """What the diff of two eval runs is made of, read from the store: the trials, outputs, trajectories and prompts."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,12 +9,13 @@ from typing import Any
 from sqlalchemy import Connection
 
 from handrail.kernel import BadInput, NotFound
-from handrail.runs import Fingerprint, OutcomeView, Runtime, load_outcomes, load_prompt, load_run
+from handrail.runs import OutcomeView, Runtime, last_outcomes, load_prompt, load_run
 from handrail.traces import Span, load_payload, load_trace
 
 from .align import Alignment, Piece, Step, align, words_apart
 from .baselines import newest_baseline
 from .diff import CaseDiff, Diff, compare_trials, text_diff
+from .gating import agent_hash_of
 from .store import EvalRunView, Trial, list_eval_runs, load_eval_run
 
 BASELINE, NEWEST = "baseline", "newest"
@@ -26,7 +26,8 @@ class Compared:
     """Two eval runs and what separates them.
 
     `prompt` are the lines of a unified diff of the prompts as written, none where they are the same or unknown.
-    `agents` are the fingerprints of the whole agents, `models` the models that answered; each before and after.
+    `prompt_known` is False where the runs of a side are not in this store, as those of a baseline from a file. `agents`
+    are the fingerprints of the whole agents, `models` the models that answered; each before and after.
     """
 
     before: EvalRunView
@@ -35,6 +36,7 @@ class Compared:
     prompt: tuple[str, ...]
     models: tuple[tuple[str, ...], tuple[str, ...]]
     agents: tuple[str | None, str | None]
+    prompt_known: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +58,18 @@ async def compare_eval_runs(runtime: Runtime, before: str, after: str, agent: st
 
 
 async def look_closer(runtime: Runtime, case: CaseDiff) -> Close:
-    """The case's two shown trials, from their runs' outcomes and traces."""
+    """The case's two shown trials, from their runs' outcomes and traces; where those of one are not in this store, by
+    what was observed and without steps.
+    """
     now = runtime.clock.now()
 
     def load(conn: Connection) -> Close:
-        texts = [_output(conn, each) for each in case.shown]
+        texts = _outputs(conn, case.shown)
+        before, after = (texts.get(each.run_id, _json(each.observed)) for each in case.shown)
         steps = [_trajectory(conn, each, now) for each in case.shown]
-        return Close(case=case, output=words_apart(*texts), trajectory=align(*steps))
+        known = [each for each in steps if each is not None]
+        trajectory = align(*known) if len(known) == len(steps) else align([], [])
+        return Close(case=case, output=words_apart(before, after), trajectory=trajectory)
 
     return await runtime.database.read(load)
 
@@ -73,19 +80,19 @@ def _compared(conn: Connection, before: str, after: str, agent: str | None, now:
     if first.agent != second.agent:
         raise BadInput(f"eval runs of two agents, {first.agent} and {second.agent}; compare two of one agent")
     sides = [load_eval_run(conn, each.eval_run_id)[1] for each in (first, second)]
-    outputs = {each.run_id: _output(conn, each) for side in sides for each in side if each.run_id}
-    diff = compare_trials(sides[0], sides[1], outputs)
+    diff = compare_trials(sides[0], sides[1], _outputs(conn, [*sides[0], *sides[1]]))
     if not diff.cases:
         raise BadInput(f"{first.eval_run_id} and {second.eval_run_id} have no case in common that both could judge")
-    prints = [_fingerprint(conn, side, now) for side in sides]
-    prompts = [load_prompt(conn, each.template) if each else None for each in prints]
+    agents = agent_hash_of(sides[0]), agent_hash_of(sides[1])
+    prompts = [_prompt(conn, side, agent, now) for side, agent in zip(sides, agents, strict=True)]
     return Compared(
         before=first,
         after=second,
         diff=diff,
         prompt=text_diff(prompts[0], prompts[1]) if prompts[0] is not None and prompts[1] is not None else (),
         models=(_models(sides[0]), _models(sides[1])),
-        agents=(prints[0].agent if prints[0] else None, prints[1].agent if prints[1] else None),
+        agents=agents,
+        prompt_known=None not in prompts,
     )
 
 
@@ -106,24 +113,35 @@ def _found(conn: Connection, asked: str, agent: str | None, beside: EvalRunView 
     return load_eval_run(conn, asked)[0]
 
 
-def _fingerprint(conn: Connection, trials: Sequence[Trial], now: datetime) -> Fingerprint | None:
-    """That of the agent in most of the trials that reached a model."""
-    counts = Counter(each.agent_hash for each in trials if each.agent_hash is not None)
-    if not counts:
+def _prompt(conn: Connection, trials: Sequence[Trial], agent: str | None, now: datetime) -> str | None:
+    """The template of most of the trials that reached a model; None where no run tells it."""
+    run_id = next((each.run_id for each in trials if agent is not None and each.agent_hash == agent), None)
+    if run_id is None:
         return None
-    usual = min(counts, key=lambda found: (-counts[found], found))
-    run_id = next(each.run_id for each in trials if each.agent_hash == usual)
-    return load_run(conn, run_id, now).fingerprint
+    try:
+        found = load_run(conn, run_id, now).fingerprint
+    except NotFound:
+        return None
+    return load_prompt(conn, found.template) if found else None
 
 
 def _models(trials: Sequence[Trial]) -> tuple[str, ...]:
     return tuple(sorted({each.model for each in trials if each.model is not None}))
 
 
-def _output(conn: Connection, trial: Trial) -> str:
-    """What the trial gave, as text: its output, else what it said instead; what was observed where no run is kept."""
-    outcomes = load_outcomes(conn, trial.run_id) if trial.run_id else []
-    return _as_text(outcomes[-1]) if outcomes else _json(trial.observed)
+def _outputs(conn: Connection, trials: Sequence[Trial]) -> dict[str, str]:
+    """What each run gave, as text: its output, else what it said instead.
+
+    Of a case with a run that is not in this store it is what was observed, of all its trials, so that like is compared
+    with like.
+    """
+    said = last_outcomes(conn, [each.run_id for each in trials if each.run_id])
+    unknown = {each.case_id for each in trials if each.run_id and each.run_id not in said}
+    return {
+        each.run_id: _json(each.observed) if each.case_id in unknown else _as_text(said[each.run_id])
+        for each in trials
+        if each.run_id
+    }
 
 
 def _as_text(outcome: OutcomeView) -> str:
@@ -134,14 +152,15 @@ def _as_text(outcome: OutcomeView) -> str:
     return f"[{outcome.type}] {_json(_without_ids(said)) if said else body.get('message', '')}"
 
 
-def _trajectory(conn: Connection, trial: Trial, now: datetime) -> list[Step]:
+def _trajectory(conn: Connection, trial: Trial, now: datetime) -> list[Step] | None:
+    """The trial's steps, none where it was no run; None where its run is not in this store."""
     if not trial.run_id:
         return []
     try:
         run = load_run(conn, trial.run_id, now)
         _, spans = load_trace(conn, run.trace_id, run.tenant)
     except NotFound:
-        return []
+        return None
     own = (span for span in spans if span.run_id == trial.run_id and span.kind != "agent")
     return [_step(span, load_payload(conn, span.trace_id, span.span_id) or {}) for span in own]
 

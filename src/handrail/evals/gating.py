@@ -11,8 +11,9 @@ from handrail.kernel import BadInput, HandrailError, new_id
 from handrail.runs import GovernedAgent, Runtime, use_runtime
 
 from .baselines import Baseline, GateView, add_baseline, add_gate, list_baselines, newest_baseline
-from .choosing import BASELINE_TRIALS, FEW_FLIPS, Plan, choose, choose_looks
-from .measures import Measure, early, final, measures_of, scored_by
+from .carried import Carried, bring_in
+from .choosing import BASELINE_TRIALS, FEW_FLIPS, Plan, at_most, choose, choose_looks, shortened
+from .measures import Measure, early, final, measures_of, scored_by, scorers_changed
 from .responses import Responses
 from .rule import MARGIN, GateVerdict, Margin, absolute, flip_rate, values_of
 from .running import EvalReport, OnTrial, Running, evaluating, frozen_set
@@ -89,9 +90,10 @@ async def set_baseline(
 
 
 async def promote(runtime: Runtime, subject: Subject, eval_run_id: str, *, by: str) -> Baseline:
-    """Makes an eval run that is there the baseline; it is taken to have been scored as the set is scored now.
+    """Makes an eval run that is there the baseline, scored as it was.
 
-    Raises NotFound, TooManyErrors, and BadInput where it is incomplete, another agent's or of another state of the set.
+    Raises NotFound, TooManyErrors, and BadInput where it is incomplete, another agent's, of another state of the set,
+    or scored by other means than the set is now.
     """
     loaded, spec = frozen_set(subject)
     view, trials = await runtime.database.read(lambda conn: load_eval_run(conn, eval_run_id))
@@ -103,9 +105,17 @@ async def promote(runtime: Runtime, subject: Subject, eval_run_id: str, *, by: s
     if view.set_hash != loaded.content_hash:
         states = f"{view.set_hash[:12]}, now {loaded.content_hash[:12]}"
         raise BadInput(f"eval run {eval_run_id}: the set has changed since it ran ({states}); {remedy}")
+    if view.scored_by is None:
+        raise BadInput(
+            f"eval run {eval_run_id} is older than the record of what scores an eval run, so nothing shows that it can "
+            f"be compared; {remedy}"
+        )
     with use_runtime(runtime):
-        scorers = scored_by(spec)
-    return await _point_at(runtime, subject.name, view.set_hash, eval_run_id, checked(trials), by, scorers)
+        changed = scorers_changed(view.scored_by, scored_by(spec))
+    if changed:
+        means = f"scored by other means (changed since it ran: {', '.join(changed)})"
+        raise BadInput(f"eval run {eval_run_id} was {means}; {remedy}")
+    return await _point_at(runtime, subject.name, view.set_hash, eval_run_id, checked(trials), by, view.scored_by)
 
 
 async def gate(
@@ -113,27 +123,33 @@ async def gate(
     subject: Subject,
     *,
     margin: Margin = absolute(MARGIN),  # noqa: B008 - a function, made once
+    trials: int | None = None,
+    carried: Carried | None = None,
     at_once: int = 1,
     responses: Responses | None = None,
     on_trial: OnTrial = lambda _case, _trial: None,
 ) -> Gated:
     """Tries the candidate on the frozen set until the rule decides against the newest baseline, and keeps the verdict.
 
-    A run that fails in a trial is a failed case; one that the infrastructure failed is left out. Raises NoBaseline,
-    before any trial, where there is nothing to compare with or it was scored by other means; TooManyErrors where more
-    than 5% of the trials have failed so; Distrusted where only a distrusted judge would pass the change; and what
-    `evaluating` raises where the trials could not be done: then there is no verdict.
+    At most `trials` of each case; the baseline is that of the file `carried`, where one is given. A run that fails in a
+    trial is a failed case; one that the infrastructure failed is left out. Raises NoBaseline, before any trial, where
+    there is nothing to compare with or it was scored by other means; TooManyErrors where more than 5% of the trials
+    have failed so; Distrusted where only a distrusted judge would pass the change; BadInput for fewer trials than one
+    or another agent's file; and what `evaluating` raises where the trials could not be done: then there is no verdict.
     """
+    if trials is not None and trials < 1:
+        raise BadInput(f"trials: {trials}; a case is tried at least once")
     loaded, spec = frozen_set(subject)
-    baseline = await baseline_for(runtime, subject.name, loaded.content_hash)
+    baseline = await _to_beat(runtime, subject.name, loaded.content_hash, carried)
     with use_runtime(runtime):
         scorers = scored_by(spec)
-        _check_scorers(baseline, scorers)
+        _check_scorers(baseline, scorers, carried)
         _, before = await runtime.database.read(lambda conn: load_eval_run(conn, baseline.eval_run_id))
         by = await measures_of(runtime, subject.name, spec, before, scorers)
-        plan = await plan_of(before, margin)
+        plan = await plan_of(before, margin, trials)
+        looks = plan.looks if plan else at_most(FEW_FLIPS, trials)
         async with evaluating(runtime, subject, at_once=at_once, responses=responses, on_trial=on_trial) as running:
-            verdict = await _decided(running, before, by.measures, margin, plan.looks if plan else FEW_FLIPS)
+            verdict = await _decided(running, before, by.measures, margin, looks)
     if verdict.passed and by.judge_alone:
         raise Distrusted(_distrusted(subject.name, by.distrusted))
     report = running.report()
@@ -149,15 +165,23 @@ async def gate(
     )
 
 
-async def plan_of(baseline: Sequence[Trial], margin: Margin = absolute(MARGIN)) -> Plan | None:  # noqa: B008
-    """The looks that a gate against these trials takes; None where no case has two, so that flips are unknown."""
+async def plan_of(
+    baseline: Sequence[Trial],
+    margin: Margin = absolute(MARGIN),  # noqa: B008
+    up_to: int | None = None,
+) -> Plan | None:
+    """The looks that a gate against these trials takes, with at most `up_to` trials of a case.
+
+    None where no case of the baseline has two, so that flips are unknown.
+    """
     flip = _flip(baseline)
     if flip is None:
         return None
     sides = values_of((each.case_id, each.value) for each in baseline if each.error is None)
     score = sum((sum(values, Fraction()) / len(values) for values in sides.values()), Fraction()) / len(sides)
     trials = max(map(len, sides.values()))
-    return await asyncio.to_thread(choose_looks, len(sides), flip, trials, margin(score))
+    plan = await asyncio.to_thread(choose_looks, len(sides), flip, trials, margin(score))
+    return await asyncio.to_thread(shortened, plan, up_to, margin(score))
 
 
 async def baseline_for(runtime: Runtime, agent: str, set_hash: str) -> Baseline:
@@ -256,14 +280,29 @@ async def _point_at(
     return baseline
 
 
-def _check_scorers(baseline: Baseline, now: Mapping[str, str]) -> None:
-    names = dict.fromkeys([*baseline.scored_by, *now])
-    changed = [name for name in names if baseline.scored_by.get(name) != now.get(name)]
-    if changed:
+async def _to_beat(runtime: Runtime, agent: str, set_hash: str, carried: Carried | None) -> Baseline:
+    """The baseline that counts; that of the file goes before any in the store, which it is brought into."""
+    if carried is None:
+        return await baseline_for(runtime, agent, set_hash)
+    found = carried.baseline
+    if found.agent != agent:
+        raise BadInput(f"{carried.path}: a baseline of agent {found.agent}, not of {agent}; name the file of {agent}")
+    if found.set_hash != set_hash:
+        states = f"{found.set_hash[:12]}, now {set_hash[:12]}"
+        raise NoBaseline(
+            f"{carried.path}: the set has changed since this baseline of {found.at:%Y-%m-%d} ({states}); run "
+            f"{carried.remedy} with the agent as it is in production, then the gate"
+        )
+    await runtime.database.write(bring_in(carried))
+    return found
+
+
+def _check_scorers(baseline: Baseline, now: Mapping[str, str], carried: Carried | None) -> None:
+    if changed := scorers_changed(baseline.scored_by, now):
+        remedy = carried.remedy if carried else f"`handrail eval baseline {baseline.agent}`"
         raise NoBaseline(
             f"agent {baseline.agent}: its baseline of {baseline.at:%Y-%m-%d} was scored by other means (changed since: "
-            f"{', '.join(changed)}); run `handrail eval baseline {baseline.agent}` with the agent as it is in "
-            "production, then the gate"
+            f"{', '.join(changed)}); run {remedy} with the agent as it is in production, then the gate"
         )
 
 

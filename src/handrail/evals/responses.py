@@ -1,7 +1,8 @@
 """A model's responses kept in a file, so that a trial whose requests are the same need not ask again.
 
 A key covers what a response depends on: the model, its settings, the messages, the tools and outputs offered, and the
-number of the trial, since two trials of a case are to be two draws. Times and random ids are left out.
+number of the trial, since two trials of a case are to be two draws. Times and random ids are left out. That an input is
+too long for the model is kept like a response, since asking again would say the same.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.exceptions import ModelContextWindowExceededError, ModelHTTPError
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.wrapper import WrapperModel
@@ -42,6 +44,10 @@ class NotRecorded(HandrailError):
     code: ClassVar[str] = "not_recorded"
 
 
+class TooLong(ModelContextWindowExceededError, ModelHTTPError):
+    """The model turned the input down as too long, as it was kept: like a refusal over HTTP it costs nothing."""
+
+
 class Responses:
     """The responses in a JSONL file, one a line. New ones go to its end: a killed process loses the last at most."""
 
@@ -54,7 +60,7 @@ class Responses:
         for number, line in enumerate(lines, start=1):
             try:
                 found = json.loads(line)
-                self._known[found["key"]] = found["response"]
+                self._known[found["key"]] = _too_long(found["too_long"]) if "too_long" in found else found["response"]
             except (ValueError, KeyError, TypeError):
                 if number == len(lines):
                     # What a killed process had half written goes when the next response is kept.
@@ -66,10 +72,12 @@ class Responses:
         return len(self._known)
 
     def find(self, key: str) -> ModelResponse | None:
-        """The response kept under `key`."""
+        """The response kept under `key`. Raises TooLong where that is what was kept."""
         found = self._known.get(key)
         if found is None:
             return None
+        if isinstance(found, TooLong):
+            raise TooLong(found.status_code, found.model_name, found.body)
         [response] = ModelMessagesTypeAdapter.validate_json(json.dumps([found]))
         assert isinstance(response, ModelResponse)
         return response
@@ -78,7 +86,16 @@ class Responses:
         """Adds a response."""
         [found] = json.loads(as_json([response]))
         self._known[key] = found
-        line = json.dumps({"key": key, "response": found}).encode() + b"\n"
+        self._add({"key": key, "response": found})
+
+    def keep_too_long(self, key: str, error: ModelContextWindowExceededError) -> None:
+        """Adds that the input was too long for the model."""
+        found = {"model": error.model_name, "message": error.message}
+        self._known[key] = _too_long(found)
+        self._add({"key": key, "too_long": found})
+
+    def _add(self, found: Mapping[str, Any]) -> None:
+        line = json.dumps(found).encode() + b"\n"
         with self.path.open("ab") as file:
             file.truncate(self._size)
             file.write(line)
@@ -123,9 +140,17 @@ class _CachedModel(WrapperModel):
             return replace(kept, provider_details={**(kept.provider_details or {}), CACHED: True})
         if isinstance(self._responses, Recorded):
             raise NotRecorded(f"{self._responses.path}: no response of {name} to this request; record anew")
-        response = await self.wrapped.request(messages, model_settings, model_request_parameters)
+        try:
+            response = await self.wrapped.request(messages, model_settings, model_request_parameters)
+        except ModelContextWindowExceededError as error:
+            self._responses.keep_too_long(key, error)
+            raise
         self._responses.keep(key, response)
         return response
+
+
+def _too_long(found: Mapping[str, str]) -> TooLong:
+    return TooLong(413, found["model"], found["message"])
 
 
 def key_of(

