@@ -69,13 +69,12 @@ def _peer(python: Path, name: str, seconds: float) -> dict[str, float]:
 
 
 def _measured(command: list[str]) -> dict[str, float]:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment_variables())
+    # In a folder of its own: DeepEval leaves one where it runs.
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONPATH": os.getcwd(), "DEEPEVAL_TELEMETRY_OPT_OUT": "YES"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def _environment_variables() -> dict[str, str]:
-    return {**os.environ, "DEEPEVAL_TELEMETRY_OPT_OUT": "YES", "ERROR_REPORTING": "NO"}
 
 
 def _environment(package: str) -> Path | None:
@@ -84,7 +83,7 @@ def _environment(package: str) -> Path | None:
     python = folder / "bin" / "python"
     if not (folder / "made").exists():
         venv.create(folder, with_pip=True)
-        done = subprocess.run([python, "-m", "pip", "install", "-q", package], check=False)
+        done = subprocess.run([python, "-m", "pip", "install", "-qq", package], check=False)
         if done.returncode:
             print(f"{package} cannot be installed here; it is left out", file=sys.stderr)
             return None

@@ -4,13 +4,14 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from handrail import Runtime
+from handrail import Runtime, use_runtime
 from handrail.testing import VirtualClock
+from tests.browser.evals import Triage
 from tests.browser.seed import Desk, fill, settings
 from tests.services.chromium import FLAGS, find_chromium
 from tests.web.serving import served
@@ -18,7 +19,11 @@ from tests.web.serving import served
 TO = Path(__file__).parents[2] / "docs" / "img"
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 SIZES = {"light": (1180, 760), "dark": (1180, 760), "phone": (390, 760)}
-TAKEN = {"light": ("overview", "cost", "trace"), "dark": ("overview", "trace"), "phone": ("overview", "approval")}
+TAKEN = {
+    "light": ("overview", "cost", "trace", "diff"),
+    "dark": ("overview", "trace"),
+    "phone": ("overview", "approval"),
+}
 
 
 def main() -> None:
@@ -29,10 +34,11 @@ def main() -> None:
     TO.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        asyncio.run(fill(folder, NOON)).close()
+        asyncio.run(_fill(folder))
         clock = VirtualClock(NOON)
-        runtime = Runtime(settings(folder), clock=clock)
-        with served(runtime, Desk(clock).find) as server, sync_playwright() as playwright:
+        runtime, desk = Runtime(settings(folder), clock=clock), Desk(clock)
+        desk.agents["triage"] = Triage(folder, clock).agent(2)
+        with served(runtime, desk.find) as server, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
             for name, (width, height) in SIZES.items():
                 context = browser.new_context(
@@ -45,6 +51,15 @@ def main() -> None:
                 context.close()
             browser.close()
         runtime.close()
+
+
+async def _fill(folder: Path) -> None:
+    clock = VirtualClock(NOON - timedelta(days=3))
+    runtime = Runtime(settings(folder), clock=clock)
+    with use_runtime(runtime):
+        await Triage(folder, clock).fill(runtime)
+    runtime.close()
+    (await fill(folder, NOON)).close()
 
 
 def _take(page: Page, size: str) -> None:
@@ -62,6 +77,13 @@ def _trace(page: Page) -> None:
     page.locator("#panel #span").wait_for()
 
 
+def _diff(page: Page) -> None:
+    page.goto("/evals")
+    page.get_by_role("row", name="blocked").get_by_role("link").first.click()
+    page.set_viewport_size({"width": 1180, "height": 1130})
+    page.locator("[data-case]").first.wait_for()
+
+
 def _approval(page: Page) -> None:
     page.goto("/inbox")
     page.locator("[data-rows] a").first.click()
@@ -72,6 +94,7 @@ _GO_TO: dict[str, Callable[[Page], object]] = {
     "cost": lambda page: page.goto("/cost"),
     "trace": _trace,
     "approval": _approval,
+    "diff": _diff,
 }
 
 

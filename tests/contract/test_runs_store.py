@@ -10,7 +10,17 @@ import pytest
 from sqlalchemy import Connection
 
 from handrail.kernel import Database, NotFound, unix_ns
-from handrail.runs import Fingerprint, RunView, list_runs, load_input, load_outcomes, load_prompt, load_run
+from handrail.runs import (
+    Fingerprint,
+    RunView,
+    known_runs,
+    last_outcomes,
+    list_runs,
+    load_input,
+    load_outcomes,
+    load_prompt,
+    load_run,
+)
 from handrail.runs import store as runs_store
 from handrail.runs.fingerprint import Sent, sha256
 from handrail.testing import VirtualClock
@@ -89,6 +99,17 @@ async def test_outcomes_are_appended(database: Database) -> None:
     assert (waiting.status, waiting.path) == ("awaiting_approval", None)
     assert (run.status, run.path, run.ended_at, run.took) == ("answered", "happy", NOW, timedelta(0))
     assert (await load(database, "run_2")).status == "failed"
+
+
+async def test_how_many_runs_stood_last(database: Database) -> None:
+    """The last outcome of each run that has one, in one go, however many are asked for; unknown ones are left out."""
+    await database.write(started("run_1"), ended("run_1", "awaiting_approval", None), ended("run_1", output="done"))
+    await database.write(started("run_2"), started("run_3", tenant="globex"), ended("run_3", output="hi"))
+    asked = [f"run_{number}" for number in range(2_500)]
+    found = await database.read(partial(last_outcomes, run_ids=asked))
+    assert {run_id: outcome.body["output"] for run_id, outcome in found.items()} == {"run_1": "done", "run_3": "hi"}
+    assert await database.read(partial(known_runs, run_ids=asked, tenant=None)) == {"run_1", "run_2", "run_3"}
+    assert await database.read(partial(known_runs, run_ids=asked, tenant="acme")) == {"run_1", "run_2"}
 
 
 async def test_an_outcome_is_all_or_nothing(database: Database) -> None:

@@ -16,9 +16,9 @@ from handrail.evals import (
     Recorded,
     Responses,
     cost_per_trial,
+    eval_runs_over_time,
     freeze,
     frozen_set,
-    list_eval_runs,
     load_eval_run,
     run_evals,
     score_of,
@@ -122,20 +122,20 @@ def list_(
 ) -> None:
     """The newest eval runs. Example: `handrail eval list --agent support-triage`"""
     with opened() as runtime:
-        loaded = runtime.database.read_now(
-            lambda conn: [load_eval_run(conn, each.eval_run_id) for each in list_eval_runs(conn, agent, limit)]
-        )
+        found = runtime.database.read_now(lambda conn: eval_runs_over_time(conn, agent, limit))
     if as_json:
-        print_json([{"eval_run": view, "trials": len(trials), "score": score_of(trials)} for view, trials in loaded])
+        print_json(found)
         return
-    if not loaded:
+    if not found:
         console().print("No eval runs yet. `handrail eval run support-triage` makes one.")
         return
-    shown = table("eval run", "began", "agent", "set", "trials", "score", right=("trials",))
-    for view, trials in loaded:
-        state = str(len(trials)) if view.ended_at else f"{len(trials)} of {view.cases}, stopped"
-        marks = (view.eval_run_id, show_time(view.started_at), excerpt(view.agent, 30), view.set_hash[:12])
-        shown.add_row(*marks, state, str(score_of(trials) or ""))
+    shown = table("eval run", "began", "agent", "fingerprint", "set", "trials", "score", right=("trials",))
+    for each in found:
+        view = each.eval_run
+        state = f"{each.trials}" if view.ended_at else f"{each.trials} of {view.cases}, stopped"
+        marks = (view.eval_run_id, show_time(view.started_at), excerpt(view.agent, 30))
+        prints = ((each.agent_hash or "no model")[:12], view.set_hash[:12])
+        shown.add_row(*marks, *prints, state, str(each.score or ""))
     console().print(shown)
 
 

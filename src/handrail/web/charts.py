@@ -84,6 +84,31 @@ def bars(frame: Frame, rows: Sequence[Row], colour: str) -> dict[str, Any]:
     return _spec(_bars(alt, frame, rows).encode(color=alt.value(f"var(--{colour})")))
 
 
+def scores(points: Sequence[Row], colours: Mapping[str, str]) -> dict[str, Any]:
+    """Scores in percent over time, each with its error, in the colour of its fingerprint.
+
+    A point has `at`, `value`, `low` and `high` and `part`; `colours` has the style sheet's variable for each part.
+    """
+    import altair as alt
+
+    values = [{**row, "at": _iso(row["at"])} for row in points]
+    time = alt.Axis(grid=False, tickCount=8, labelOverlap=True, format="%d %b %H:%M")
+    scale = alt.Scale(domain=list(colours), range=[f"var(--{name})" for name in colours.values()])
+    legend = alt.Legend(orient="top", symbolType="circle")
+    chart = alt.Chart(alt.InlineData(values), width=2 * _WIDTH, height=_HEIGHT).encode(
+        x=alt.X("at:T", title=None, scale=alt.Scale(type="utc", padding=12), axis=time)
+    )
+    y = alt.Y("value:Q", title="%", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=4))
+    coloured = alt.Color("part:N", title=None, scale=scale, legend=legend)
+    return _spec(
+        alt.layer(
+            chart.mark_line(strokeWidth=1, opacity=0.5).encode(y=y, color=alt.value("var(--quiet)")),
+            chart.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q"), y2="high:Q", color=coloured),
+            chart.mark_point(filled=True, size=45, opacity=1).encode(y=y, color=coloured),
+        )
+    )
+
+
 def _bars(alt: Any, frame: Frame, rows: Sequence[Row]) -> Any:
     stretches = (frame.until - frame.since) / frame.every
     return _over_time(alt, frame, rows).mark_bar(size=max(2, min(26, 0.75 * _WIDTH / stretches)))

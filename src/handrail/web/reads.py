@@ -10,19 +10,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from handrail.access import NotAllowed
 from handrail.ceilings import AccountView, spending
-from handrail.evals import (
-    TENANT,
-    Baseline,
-    EvalRunView,
-    GateView,
-    Trial,
-    list_baselines,
-    list_eval_runs,
-    list_gates,
-    load_eval_run,
-)
+from handrail.evals import TENANT
 from handrail.kernel import NotFound
 from handrail.review import Approval, State, Verdict, approvals_of, list_approvals, load_approval, verdicts_of
 from handrail.runs import (
@@ -303,32 +292,6 @@ class Reads:
 
         found = await self._runtime.database.read(query)
         return await asyncio.to_thread(waste_of, found), len(found)
-
-    async def eval_runs(self, limit: int) -> list[tuple[EvalRunView, Sequence[Trial]]]:
-        """The newest eval runs, each with its trials. Evals are of agents and not of a tenant: the operator's only."""
-        self._operator_only()
-        return await self._runtime.database.read(
-            lambda conn: [load_eval_run(conn, each.eval_run_id) for each in list_eval_runs(conn, None, limit)]
-        )
-
-    async def eval_run(self, eval_run_id: str) -> tuple[EvalRunView, Sequence[Trial]]:
-        """Raises NotFound, and NotAllowed for who is not the operator."""
-        self._operator_only()
-        return await self._runtime.database.read(lambda conn: load_eval_run(conn, eval_run_id))
-
-    async def gates(self, agents: Sequence[str], limit: int) -> list[tuple[GateView, Baseline | None]]:
-        """What the gate said of each agent, with the baseline it compared with. Raises NotAllowed as `eval_runs`."""
-        self._operator_only()
-
-        def query(conn: Connection) -> list[tuple[GateView, Baseline | None]]:
-            known = {each.baseline_id: each for agent in agents for each in list_baselines(conn, agent, limit)}
-            return [(gate, known.get(gate.baseline_id)) for agent in agents for gate in list_gates(conn, agent, limit)]
-
-        return await self._runtime.database.read(query)
-
-    def _operator_only(self) -> None:
-        if self.tenant is not None:
-            raise NotAllowed("evals are about agents, not about one tenant; only an operator sees them")
 
 
 def _spread(costs: Sequence[TraceCost]) -> Sequence[TraceCost]:

@@ -34,6 +34,7 @@ class Renderer:
             time=show_time,
             usd=_usd,
             pretty=_pretty,
+            line=_line,
             count=_count,
             share=_share,
         )
@@ -64,6 +65,13 @@ def _usd(amount: int | None) -> str:
 def _pretty(found: Any) -> str:
     """Text as it is, anything else as indented JSON."""
     return found if isinstance(found, str) else json.dumps(found, indent=2, ensure_ascii=False, default=str)
+
+
+def _line(found: Any) -> str:
+    """Text as it is, nothing for None, anything else as JSON on one line."""
+    if found is None or isinstance(found, str):
+        return found or ""
+    return json.dumps(found, ensure_ascii=False, default=str)
 
 
 def _count(number: int | None) -> str:

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from starlette.responses import RedirectResponse, Response
 
+from handrail.access import NotAllowed
 from handrail.web.addresses import Word
+from handrail.web.eval_reads import EvalReads
 from handrail.web.reads import Reads
 from handrail.web.site import Site, site_of
 from handrail.web.visitors import Person, Visitor, checked_form, form_cookie
@@ -35,6 +37,13 @@ class Look:
     site: Site
     visitor: Visitor
     reads: Reads
+
+    @property
+    def evals(self) -> EvalReads:
+        """What is known of evals, which are about agents. Raises NotAllowed for who is not the operator."""
+        if self.visitor.tenant is not None:
+            raise NotAllowed("evals are about agents, not about one tenant; only an operator sees them")
+        return EvalReads(self.site.runtime)
 
     @property
     def chosen(self) -> str | None:
