@@ -83,12 +83,11 @@ BATCH = 100
 """The most holds that one `charge_expired` charges, so that it does not keep others from writing."""
 
 _LOCK_ORDER = case({"tenant": 0, "user": 1}, value=accounts.c.scope, else_=2)
-_ACCOUNTS = (
-    select(accounts)
-    .where(accounts.c.key.in_(bindparam("keys", expanding=True)))
-    .order_by(_LOCK_ORDER)
-    .with_for_update()
-)
+# A hold is always on three accounts. Where their number is fixed, a statement is written out once and not every time.
+_KEYS = ("tenant_key", "user_key", "run_key")
+_THREE = accounts.c.key.in_([bindparam(name) for name in _KEYS])
+_ACCOUNTS = select(accounts).where(_THREE).order_by(_LOCK_ORDER).with_for_update()
+_OPEN = holds.insert()
 _LOCK_TENANT = select(accounts.c.key).where(accounts.c.key == bindparam("tenant_account")).with_for_update()
 _EXPIRED = (
     select(holds)
@@ -98,7 +97,7 @@ _EXPIRED = (
 )
 _BOOK = (
     update(accounts)
-    .where(accounts.c.key.in_(bindparam("keys", expanding=True)))
+    .where(_THREE)
     .values(
         {
             name: accounts.c[name] + bindparam(f"more_{name}")
@@ -155,7 +154,7 @@ def hold(hold_id: str, ask: Ask, limits: Limits, now: datetime) -> Callable[[Con
         decided = decide(ask, _locked(conn, rows), limits, windows)
         if isinstance(decided, Refusal):
             return decided
-        conn.execute(holds.insert(), {**opened, **_columns("held", decided)})
+        conn.execute(_OPEN, {**opened, **_columns("held", decided)})
         _book(conn, keys, spent=NOTHING, held=decided)
         return Hold(hold_id, decided, keys)
 
@@ -169,7 +168,7 @@ def settle(held: Hold, used: Amount) -> Callable[[Connection], bool]:
     """
 
     def op(conn: Connection) -> bool:
-        conn.execute(_LOCK_TENANT, {"tenant_account": held.accounts[0]})
+        _lock(conn, held.accounts[0])
         return _settle_held(conn, held, used) or _settle_charged(conn, held, used)
 
     return op
@@ -199,7 +198,7 @@ def charge_expired(now: datetime) -> Callable[[Connection], int]:
     def op(conn: Connection) -> int:
         expired = [_held(row) for row in conn.execute(_EXPIRED, {"now_ns": now_ns})]
         for tenant_account in sorted({each.accounts[0] for each in expired}):
-            conn.execute(_LOCK_TENANT, {"tenant_account": tenant_account})
+            _lock(conn, tenant_account)
         return sum(_charge(conn, each) for each in expired)
 
     return op
@@ -212,6 +211,11 @@ def _charge(conn: Connection, held: Hold) -> bool:
     return True
 
 
+def _lock(conn: Connection, tenant_account: str) -> None:
+    if conn.dialect.name != "sqlite":
+        conn.execute(_LOCK_TENANT, {"tenant_account": tenant_account})
+
+
 def _close(conn: Connection, hold_id: str, from_state: str, to_state: str, used: Amount) -> bool:
     """Takes a hold from one state to the next; False if it was not in the first."""
     step = {"of_hold": hold_id, "from_state": from_state, "to_state": to_state}
@@ -220,7 +224,7 @@ def _close(conn: Connection, hold_id: str, from_state: str, to_state: str, used:
 
 def _book(conn: Connection, keys: Sequence[str], spent: Amount, held: Amount) -> None:
     more = {**_columns("more_spent", spent), **_columns("more_held", held)}
-    conn.execute(_BOOK, {"keys": keys, **more})
+    conn.execute(_BOOK, {**_three(keys), **more})
 
 
 def _account_rows(ask: Ask, windows: Mapping[Scope, Window]) -> list[dict[str, Any]]:
@@ -267,7 +271,11 @@ def _locked(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> Mapping[Scop
 
 
 def _load(conn: Connection, keys: Sequence[str]) -> dict[str, Account]:
-    return {row.key: account_of(row) for row in conn.execute(_ACCOUNTS, {"keys": keys})}
+    return {row.key: account_of(row) for row in conn.execute(_ACCOUNTS, _three(keys))}
+
+
+def _three(keys: Sequence[str]) -> dict[str, str]:
+    return dict(zip(_KEYS, keys, strict=True))
 
 
 def account_of(row: Row[Any]) -> Account:

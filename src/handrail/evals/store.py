@@ -59,6 +59,7 @@ trials = Table(
     Column("error", String),
     Column("scores", Text),
 )
+_ADD_TRIAL = trials.insert()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +150,7 @@ def add_trial(eval_run_id: str, trial: Trial) -> Callable[[Connection], None]:
     }
 
     def op(conn: Connection) -> None:
-        conn.execute(trials.insert(), row)
+        conn.execute(_ADD_TRIAL, row)
 
     return op
 
