@@ -24,6 +24,7 @@ from handrail.evals import (
 )
 from handrail.evals import baselines as baselines_store
 from handrail.evals import store as evals_store
+from handrail.evals.verdicts import add_gate
 from handrail.kernel import Database, NanoUsd, NotFound
 from handrail.testing import VirtualClock
 
@@ -171,7 +172,7 @@ async def test_verdicts_of_the_gate_come_back(database: Database) -> None:
         )
         for number, agent, sides in [(1, "a", (old, new)), (2, "b", (old, new)), (3, "a", (new, old))]
     ]
-    await database.write(*map(baselines_store.add_gate, made))
+    await database.write(*map(add_gate, made))
     assert [each.verdict.passed for each in made] == [True, True, False]
     assert await database.read(partial(list_gates, agent="a", limit=9)) == [made[2], made[0]]
     assert await database.read(partial(list_gates, agent="a", limit=1)) == [made[2]]

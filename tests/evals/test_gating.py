@@ -24,6 +24,7 @@ from handrail.evals import (
     Trial,
     Verdict,
     absolute,
+    agent_hash_of,
     exact,
     freeze,
     gate,
@@ -36,7 +37,6 @@ from handrail.evals import (
     run_evals,
     set_baseline,
 )
-from handrail.evals.gating import agent_hash_of
 from handrail.kernel import ZERO
 from handrail.testing import VirtualClock, sandbox
 

@@ -2,7 +2,7 @@
 
 from .align import Alignment, Pair, Piece, Step, align, words_apart
 from .appending import append_case
-from .baselines import Baseline, GateView, list_baselines, list_gates, newest_baseline
+from .baselines import Baseline, list_baselines, newest_baseline
 from .calibration import Calibration, Interval
 from .candidates import Taken, take, write_candidates, write_cases
 from .carried import Carried, read_baseline, write_baseline
@@ -17,7 +17,6 @@ from .gating import (
     Gated,
     NoBaseline,
     TooManyErrors,
-    agent_hash_of,
     baseline_for,
     gate,
     plan_of,
@@ -31,7 +30,6 @@ from .junit import to_junit
 from .labelling import drawn_of, judge_of, measured, next_for, with_labels
 from .labels import Label, Sample, add_label, load_labels
 from .lint import Finding, lint_set
-from .measures import scored_by
 from .personal import redact_text
 from .responses import NotRecorded, Recorded, Responses
 from .rule import (
@@ -47,7 +45,7 @@ from .rule import (
     values_of,
 )
 from .running import EvalReport, Running, evaluating, frozen_set, run_evals, score_of
-from .scorerhash import scorer_hash
+from .scorerhash import scored_by, scorer_hash
 from .scorers import (
     at_least,
     close,
@@ -76,9 +74,11 @@ from .sets import (
     lock_path,
     set_schema,
 )
-from .store import EvalRunView, Trial, cost_per_trial, list_eval_runs, load_eval_run
-from .tasks import TENANT, CallableTask, SpendingLimit, Task
+from .store import EvalRunView, Trial, agent_hash_of, cost_per_trial, list_eval_runs, load_eval_run
+from .tasks import CallableTask, SpendingLimit, Task
+from .tenant import TENANT
 from .timeline import CaseAt, EvalRunSummary, case_through_time, eval_runs_over_time, list_eval_agents
+from .verdicts import GateView, list_gates
 
 __all__ = [
     "CHANGES",

@@ -15,8 +15,7 @@ from handrail.traces import Span, load_payload, load_trace
 from .align import Alignment, Piece, Step, align, words_apart
 from .baselines import newest_baseline
 from .diff import CaseDiff, Diff, compare_trials, text_diff
-from .gating import agent_hash_of
-from .store import EvalRunView, Trial, list_eval_runs, load_eval_run
+from .store import EvalRunView, Trial, agent_hash_of, list_eval_runs, load_eval_run
 
 BASELINE, NEWEST = "baseline", "newest"
 

@@ -19,7 +19,7 @@ from handrail.traces import Redact, Span
 from .lint import plain
 from .personal import redact_text
 from .sets import EvalSet, load_set
-from .tasks import TENANT
+from .tenant import TENANT
 
 Stratum = Literal["path", "outcome", "tenant", "none"]
 WITHHELD = "withheld by the redaction"

@@ -10,15 +10,17 @@ from typing import Any, ClassVar, TypeAlias
 from handrail.kernel import BadInput, HandrailError, new_id
 from handrail.runs import GovernedAgent, Runtime, use_runtime
 
-from .baselines import Baseline, GateView, add_baseline, add_gate, list_baselines, newest_baseline
+from .baselines import Baseline, add_baseline, list_baselines, newest_baseline
 from .carried import Carried, bring_in
 from .choosing import BASELINE_TRIALS, FEW_FLIPS, Plan, at_most, choose, choose_looks, shortened
-from .measures import Measure, early, final, measures_of, scored_by, scorers_changed
+from .measures import Measure, early, final, measures_of
 from .responses import Responses
 from .rule import MARGIN, GateVerdict, Margin, absolute, flip_rate, values_of
 from .running import EvalReport, OnTrial, Running, evaluating, frozen_set
-from .store import Trial, load_eval_run
+from .scorerhash import scored_by, scorers_changed
+from .store import Trial, agent_hash_of, load_eval_run
 from .tasks import Task
+from .verdicts import GateView, add_gate
 
 Subject: TypeAlias = GovernedAgent[Any, Any] | Task
 
@@ -213,15 +215,6 @@ def checked(trials: Sequence[Trial]) -> Sequence[Trial]:
             f"{' and more' if len(failed) > 5 else ''}); that says nothing of it: try again when its model can be asked"
         )
     return trials
-
-
-def agent_hash_of(trials: Sequence[Trial]) -> str | None:
-    """The fingerprint that most of the trials which reached a model have; None where none did.
-
-    An agent that draws its prompt or its settings has several.
-    """
-    seen = Counter(trial.agent_hash for trial in trials if trial.agent_hash is not None)
-    return min(seen, key=lambda found: (-seen[found], found), default=None)
 
 
 async def _decided(

@@ -29,7 +29,7 @@ from .sets import (
     load_set,
     lock_path,
 )
-from .tasks import TENANT
+from .tenant import TENANT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from handrail.kernel import BadInput, HandrailError, as_json
 from handrail.runs import Answered, FellBack, GovernedAgent, current_runtime, govern
 
 from .scoring import Scored, Seen
-from .tasks import TENANT
+from .tenant import TENANT
 
 USER = "judge"
 _TRIES = 3

@@ -5,7 +5,7 @@ block, but the score has to hold without it too.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from handrail.runs import Runtime, Trials
@@ -14,8 +14,7 @@ from .calibration import Interval
 from .judging import Judge
 from .labelling import judges_of, measured
 from .rule import GateVerdict, Look, Margin, Sides, compared, deflated, plain_rule, sequential_rule, values_of
-from .scorerhash import scorer_hash
-from .scoring import Verdict, name_of
+from .scoring import Verdict
 from .store import Trial
 
 
@@ -38,21 +37,6 @@ class Measures:
     measures: tuple[Measure, ...]
     distrusted: Mapping[str, tuple[str, ...]]
     judge_alone: bool
-
-
-def scored_by(spec: Trials[Any, Any]) -> dict[str, str]:
-    """The hash of each thing that scores a trial: what is observed, and the scorers by name."""
-    found = {"observe": scorer_hash(replace(spec, scorers=()))}
-    for number, scorer in enumerate(spec.scorers, start=1):
-        name = name_of(scorer)
-        key = name if name not in found else f"{name} (scorer {number})"
-        found[key] = scorer_hash(replace(spec, observe=_nothing, scorers=(scorer,)))
-    return found
-
-
-def scorers_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The names of what scores otherwise in one of the two, or not at all; in the order of `before`, then of `now`."""
-    return [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
 
 
 async def measures_of(
@@ -134,7 +118,3 @@ def _without(judges: Sequence[Judge]) -> Callable[[Trial], float | None]:
         return Verdict(fields, trial.verdict.scores).value
 
     return value
-
-
-def _nothing(_outcome: Any) -> Mapping[str, Any]:
-    return {}

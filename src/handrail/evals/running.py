@@ -14,12 +14,13 @@ from handrail.runs import GovernedAgent, Runtime, Trials, use_runtime
 
 from . import store
 from .judging import NoVerdict
-from .measures import scored_by, scorers_changed
 from .responses import Responses
+from .scorerhash import scored_by, scorers_changed
 from .scoring import Score, Seen, Verdict, score, verdict_of
 from .sets import Case, EvalSet, check_frozen, load_set, lock_path
 from .store import EvalRunView, Trial
-from .tasks import TENANT, Task, Tried, task_of
+from .tasks import Task, Tried, task_of
+from .tenant import TENANT
 from .throttle import Throttle
 
 OnTrial = Callable[[Case, Trial], None]

@@ -10,9 +10,12 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from handrail.runs import Trials
+
+from .scoring import name_of
 
 _DEEPEST = 6
 
@@ -24,6 +27,21 @@ def scorer_hash(spec: Trials[Any, Any]) -> str:
     """
     content = {"observe": _described(spec.observe, 0), "scorers": [_described(each, 0) for each in spec.scorers]}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def scored_by(spec: Trials[Any, Any]) -> dict[str, str]:
+    """The hash of each thing that scores a trial: what is observed, and the scorers by name."""
+    found = {"observe": scorer_hash(replace(spec, scorers=()))}
+    for number, scorer in enumerate(spec.scorers, start=1):
+        name = name_of(scorer)
+        key = name if name not in found else f"{name} (scorer {number})"
+        found[key] = scorer_hash(replace(spec, observe=_nothing, scorers=(scorer,)))
+    return found
+
+
+def scorers_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names of what scores otherwise in one of the two, or not at all; in the order of `before`, then of `now`."""
+    return [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
 
 
 def _described(value: Any, depth: int) -> Any:
@@ -81,3 +99,7 @@ def _source(code: Any) -> str:
 
 def _name(code: Any) -> str:
     return f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', type(code).__qualname__)}"
+
+
+def _nothing(_outcome: Any) -> Mapping[str, Any]:
+    return {}

@@ -1,6 +1,7 @@
 """The evals' tables: one row per eval run, one per trial, each trial committed as it ends."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -102,6 +103,15 @@ class EvalRunView:
     started_at: datetime
     ended_at: datetime | None
     scored_by: Mapping[str, str] | None = None
+
+
+def agent_hash_of(trials: Sequence[Trial]) -> str | None:
+    """The fingerprint that most of the trials which reached a model have; None where none did.
+
+    An agent that draws its prompt or its settings has several.
+    """
+    seen = Counter(trial.agent_hash for trial in trials if trial.agent_hash is not None)
+    return min(seen, key=lambda found: (-seen[found], found), default=None)
 
 
 def start(

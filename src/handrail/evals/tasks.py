@@ -26,9 +26,7 @@ from handrail.runs import (
 
 from .responses import CachedResponses, Recorded, Responses
 from .sets import Case
-
-TENANT = "evals"
-"""The tenant of every trial's run, so that trials do not count among a product's own runs."""
+from .tenant import TENANT
 
 INFRASTRUCTURE = frozenset(
     {"model_unavailable", "model_timeout", "model_rate_limited", "model_quota", "model_auth", "model_unknown"}
