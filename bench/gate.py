@@ -18,9 +18,9 @@ from pathlib import Path
 
 from bench.figure import Figure
 from handrail.evals import MARGIN, compared, plain_rule, sequential_rule
-from handrail.evals.calibration import prediction_powered
-from handrail.evals.choosing import BASELINE_TRIALS, Plan, choose
-from handrail.evals.rule import flip_rate
+from handrail.evals.gates.choosing import BASELINE_TRIALS, Plan, choose
+from handrail.evals.gates.rule import flip_rate
+from handrail.evals.labelling.calibration import prediction_powered
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 REPETITIONS = 400

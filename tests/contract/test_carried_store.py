@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from handrail.evals import Baseline, Carried, EvalRunView, list_baselines, load_eval_run
-from handrail.evals.carried import bring_in
-from handrail.evals.store import list_eval_runs
+from handrail.evals.running.carried import bring_in
+from handrail.evals.running.store import list_eval_runs
 from handrail.kernel import BadInput, Database
 from handrail.testing import VirtualClock
 from tests.evals.seen import trial

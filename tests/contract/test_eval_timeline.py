@@ -13,7 +13,7 @@ from handrail.evals import (
     load_eval_run,
     score_of,
 )
-from handrail.evals import store as evals_store
+from handrail.evals.running import store as evals_store
 from handrail.kernel import Database, NanoUsd
 from handrail.testing import VirtualClock
 

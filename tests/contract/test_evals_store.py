@@ -22,9 +22,9 @@ from handrail.evals import (
     newest_baseline,
     plain_rule,
 )
-from handrail.evals import baselines as baselines_store
-from handrail.evals import store as evals_store
-from handrail.evals.verdicts import add_gate
+from handrail.evals.gates.verdicts import add_gate
+from handrail.evals.running import baselines as baselines_store
+from handrail.evals.running import store as evals_store
 from handrail.kernel import Database, NanoUsd, NotFound
 from handrail.testing import VirtualClock
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from handrail.evals import Label, Sample, add_label, load_labels
-from handrail.evals.labels import add_samples, best_labelled, load_samples
+from handrail.evals.labelling.labels import add_samples, best_labelled, load_samples
 from handrail.kernel import Database
 from handrail.testing import VirtualClock
 

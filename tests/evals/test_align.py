@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.evals import Pair, Step, align, words_apart
-from handrail.evals.align import MOST_STEPS, MOST_WORDS
+from handrail.evals.diffs.align import MOST_STEPS, MOST_WORDS
 
 texts = st.text("ab .,\n", max_size=40)
 steps = st.builds(

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handrail.evals import Case, append_case, check_frozen, freeze, history, load_set, lock_path
-from handrail.evals.changing import changing
+from handrail.evals.sets.changing import changing
 from handrail.kernel import BadInput
 from tests.evals.test_sets import CASES, slugs, write
 
@@ -273,7 +273,7 @@ def test_processes_side_by_side(tmp_path: Path) -> None:
 
 def test_waiting_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A set that others do not let go of is left as it was, with how long was waited; once they do, it grows."""
-    monkeypatch.setattr("handrail.evals.changing.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("handrail.evals.sets.changing.WAIT_SECONDS", 0.05)
     path, held, enough = write(tmp_path, CASES), Event(), Event()
 
     def hold() -> None:

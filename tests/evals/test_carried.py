@@ -37,7 +37,7 @@ from handrail.evals import (
     set_baseline,
     write_baseline,
 )
-from handrail.evals.carried import decode, encode
+from handrail.evals.running.carried import decode, encode
 from handrail.kernel import NanoUsd, from_unix_ns
 from handrail.testing import VirtualClock, sandbox
 from tests.evals.seen import ON

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handrail.evals import MARGIN, compared, plain_rule, sequential_rule
-from handrail.evals.choosing import FALSE_BLOCK, at_most, choose, choose_looks, shortened, simulate
+from handrail.evals.gates.choosing import FALSE_BLOCK, at_most, choose, choose_looks, shortened, simulate
 
 ROUNDS = 60
 

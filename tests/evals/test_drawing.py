@@ -29,7 +29,7 @@ from handrail.evals import (
     take,
     write_candidates,
 )
-from handrail.evals.drawing import allot, stratified
+from handrail.evals.harvest.drawing import allot, stratified
 from handrail.testing import VirtualClock, sandbox
 from tests.evals.seen import ON, case
 

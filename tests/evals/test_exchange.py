@@ -268,7 +268,7 @@ def test_every_format_is_known() -> None:
     """Each format that can be asked for has a place for every field of a case."""
     from typing import get_args
 
-    from handrail.evals.foreign import COLUMNS
+    from handrail.evals.sets.foreign import COLUMNS
 
     assert set(COLUMNS) == set(get_args(Format))
     assert all(set(columns) == {"id", "input", "expect", "source", "date", "tags"} for columns in COLUMNS.values())

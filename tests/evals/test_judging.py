@@ -37,7 +37,7 @@ from handrail.evals import (
     scored_by,
     set_baseline,
 )
-from handrail.evals.judging import fenced
+from handrail.evals.scoring.judging import fenced
 from handrail.kernel import SystemClock
 from handrail.runs import list_runs
 from handrail.testing import VirtualClock, sandbox

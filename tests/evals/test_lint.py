@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from handrail import Answered, Escalated, Failed, Outcome, Seen, Trials, exact, world
 from handrail.evals import Case, EvalSet, lint_set, passed_by_idling
-from handrail.evals.lint import near_duplicates
+from handrail.evals.sets.lint import near_duplicates
 from tests.evals.seen import ON
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.evals import MARGIN, GateVerdict, absolute, compared, plain_rule, relative, sequential_rule, values_of
-from handrail.evals.rule import Z, deflated, flip_rate
+from handrail.evals.gates.rule import Z, deflated, flip_rate
 from handrail.kernel import BadInput
 
 Case = tuple[list[Fraction], list[Fraction]]

@@ -45,7 +45,7 @@ from handrail.evals import (
     load_set,
     run_evals,
 )
-from handrail.evals.running import TRIES
+from handrail.evals.running.eval_run import TRIES
 from handrail.kernel import Price, nano_usd
 from handrail.review import list_approvals
 from handrail.runs import list_runs

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.evals.throttle import Throttle
+from handrail.evals.running.throttle import Throttle
 
 
 @given(st.integers(1, 200), st.lists(st.booleans(), max_size=300))

@@ -12,7 +12,7 @@ import pytest
 from handrail import Runtime, use_runtime
 from handrail.access import new_person
 from handrail.evals import Trial, Verdict
-from handrail.evals import store as evals_store
+from handrail.evals.running import store as evals_store
 from handrail.kernel import NanoUsd
 from handrail.testing import VirtualClock
 from handrail.web.eval_rows import by_field, by_path, case_rows, colours

@@ -1,18 +1,10 @@
 """Eval sets: frozen inputs with what good looks like, how an agent does on them, and the gate it has to pass."""
 
-from .align import Alignment, Pair, Piece, Step, align, words_apart
-from .appending import append_case
-from .baselines import Baseline, list_baselines, newest_baseline
-from .calibration import Calibration, Interval
-from .candidates import Taken, take, write_candidates, write_cases
-from .carried import Carried, read_baseline, write_baseline
-from .choosing import Plan
-from .comparing import Close, Compared, compare_eval_runs, look_closer
-from .diff import CHANGES, CaseDiff, Change, Diff, Side, chosen, compare_trials, text_diff
-from .drawing import Candidate, Drawn, draw
-from .exchange import Imported, Layout, read_cases, to_jsonl, to_pydantic_evals
-from .foreign import Format
-from .gating import (
+from .diffs.align import Alignment, Pair, Piece, Step, align, words_apart
+from .diffs.comparing import Close, Compared, compare_eval_runs, look_closer
+from .diffs.diff import CHANGES, CaseDiff, Change, Diff, Side, chosen, compare_trials, text_diff
+from .gates.choosing import Plan
+from .gates.gating import (
     Distrusted,
     Gated,
     NoBaseline,
@@ -23,16 +15,7 @@ from .gating import (
     promote,
     set_baseline,
 )
-from .growing import Grown, Judged, add_case, case_from_run
-from .idle import passed_by_idling
-from .judging import Criterion, Judge, NoVerdict, Rubric, judge
-from .junit import to_junit
-from .labelling import drawn_of, judge_of, measured, next_for, with_labels
-from .labels import Label, Sample, add_label, load_labels
-from .lint import Finding, lint_set
-from .personal import redact_text
-from .responses import NotRecorded, Recorded, Responses
-from .rule import (
+from .gates.rule import (
     MARGIN,
     GateVerdict,
     Look,
@@ -44,9 +27,26 @@ from .rule import (
     sequential_rule,
     values_of,
 )
-from .running import EvalReport, Running, evaluating, frozen_set, run_evals, score_of
-from .scorerhash import scored_by, scorer_hash
-from .scorers import (
+from .gates.verdicts import GateView, list_gates
+from .harvest.candidates import Taken, take, write_candidates, write_cases
+from .harvest.drawing import Candidate, Drawn, draw
+from .harvest.growing import Grown, Judged, add_case, case_from_run
+from .harvest.personal import redact_text
+from .labelling.calibration import Calibration, Interval
+from .labelling.labels import Label, Sample, add_label, load_labels
+from .labelling.sampling import drawn_of, judge_of, measured, next_for, with_labels
+from .running.baselines import Baseline, list_baselines, newest_baseline
+from .running.carried import Carried, read_baseline, write_baseline
+from .running.eval_run import EvalReport, Running, evaluating, frozen_set, run_evals, score_of
+from .running.junit import to_junit
+from .running.responses import NotRecorded, Recorded, Responses
+from .running.store import EvalRunView, Trial, agent_hash_of, cost_per_trial, list_eval_runs, load_eval_run
+from .running.tasks import CallableTask, SpendingLimit, Task
+from .running.timeline import CaseAt, EvalRunSummary, case_through_time, eval_runs_over_time, list_eval_agents
+from .scoring.idle import passed_by_idling
+from .scoring.judging import Criterion, Judge, NoVerdict, Rubric, judge
+from .scoring.scorerhash import scored_by, scorer_hash
+from .scoring.scorers import (
     at_least,
     close,
     contains,
@@ -60,8 +60,9 @@ from .scorers import (
     within,
     world,
 )
-from .scoring import Score, Scored, Scorer, ScorerFailed, Seen, Verdict, all_equal, score, verdict_of
-from .sets import (
+from .scoring.verdict import Score, Scored, Scorer, ScorerFailed, Seen, Verdict, all_equal, score, verdict_of
+from .sets.appending import append_case
+from .sets.eval_set import (
     Case,
     Difference,
     EvalSet,
@@ -74,11 +75,10 @@ from .sets import (
     lock_path,
     set_schema,
 )
-from .store import EvalRunView, Trial, agent_hash_of, cost_per_trial, list_eval_runs, load_eval_run
-from .tasks import CallableTask, SpendingLimit, Task
+from .sets.exchange import Imported, Layout, read_cases, to_jsonl, to_pydantic_evals
+from .sets.foreign import Format
+from .sets.lint import Finding, lint_set
 from .tenant import TENANT
-from .timeline import CaseAt, EvalRunSummary, case_through_time, eval_runs_over_time, list_eval_agents
-from .verdicts import GateView, list_gates
 
 __all__ = [
     "CHANGES",

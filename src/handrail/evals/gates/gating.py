@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, ClassVar, TypeAlias
 
+from handrail.evals.running.baselines import Baseline, add_baseline, list_baselines, newest_baseline
+from handrail.evals.running.carried import Carried, bring_in
+from handrail.evals.running.eval_run import EvalReport, OnTrial, Running, evaluating, frozen_set
+from handrail.evals.running.responses import Responses
+from handrail.evals.running.store import Trial, agent_hash_of, load_eval_run
+from handrail.evals.running.tasks import Task
+from handrail.evals.scoring.scorerhash import scored_by, scorers_changed
 from handrail.kernel import BadInput, HandrailError, new_id
 from handrail.runs import GovernedAgent, Runtime, use_runtime
 
-from .baselines import Baseline, add_baseline, list_baselines, newest_baseline
-from .carried import Carried, bring_in
 from .choosing import BASELINE_TRIALS, FEW_FLIPS, Plan, at_most, choose, choose_looks, shortened
 from .measures import Measure, early, final, measures_of
-from .responses import Responses
 from .rule import MARGIN, GateVerdict, Margin, absolute, flip_rate, values_of
-from .running import EvalReport, OnTrial, Running, evaluating, frozen_set
-from .scorerhash import scored_by, scorers_changed
-from .store import Trial, agent_hash_of, load_eval_run
-from .tasks import Task
 from .verdicts import GateView, add_gate
 
 Subject: TypeAlias = GovernedAgent[Any, Any] | Task

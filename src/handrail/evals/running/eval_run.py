@@ -8,19 +8,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from handrail.evals.scoring.judging import NoVerdict
+from handrail.evals.scoring.scorerhash import scored_by, scorers_changed
+from handrail.evals.scoring.verdict import Score, Seen, Verdict, score, verdict_of
+from handrail.evals.sets.eval_set import Case, EvalSet, check_frozen, load_set, lock_path
+from handrail.evals.tenant import TENANT
 from handrail.kernel import BadInput, Database, NanoUsd, new_id
 from handrail.review import list_approvals, withdraw
 from handrail.runs import GovernedAgent, Runtime, Trials, use_runtime
 
 from . import store
-from .judging import NoVerdict
 from .responses import Responses
-from .scorerhash import scored_by, scorers_changed
-from .scoring import Score, Seen, Verdict, score, verdict_of
-from .sets import Case, EvalSet, check_frozen, load_set, lock_path
 from .store import EvalRunView, Trial
 from .tasks import Task, Tried, task_of
-from .tenant import TENANT
 from .throttle import Throttle
 
 OnTrial = Callable[[Case, Trial], None]

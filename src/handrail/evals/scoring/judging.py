@@ -20,11 +20,11 @@ from pydantic_ai import Agent
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
+from handrail.evals.tenant import TENANT
 from handrail.kernel import BadInput, HandrailError, as_json
 from handrail.runs import Answered, FellBack, GovernedAgent, current_runtime, govern
 
-from .scoring import Scored, Seen
-from .tenant import TENANT
+from .verdict import Scored, Seen
 
 USER = "judge"
 _TRIES = 3

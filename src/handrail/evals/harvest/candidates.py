@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from handrail.kernel import BadInput
-
-from .appending import append_case, written_case
-from .changing import changing
-from .drawing import Drawn
-from .expecting import check_expectations
-from .sets import (
+from handrail.evals.sets.appending import append_case, written_case
+from handrail.evals.sets.changing import changing
+from handrail.evals.sets.eval_set import (
     Case,
     Difference,
     EvalSet,
@@ -26,6 +22,10 @@ from .sets import (
     load_set,
     lock_path,
 )
+from handrail.evals.sets.expecting import check_expectations
+from handrail.kernel import BadInput
+
+from .drawing import Drawn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pydantic_ai.models import Model
 
+from handrail.evals.sets.eval_set import Case
+from handrail.evals.tenant import TENANT
 from handrail.kernel import ZERO, HandrailError, MissingExtra, NanoUsd
 from handrail.models import ModelUnavailable, unasked_model
 from handrail.runs import (
@@ -25,8 +27,6 @@ from handrail.runs import (
 )
 
 from .responses import CachedResponses, Recorded, Responses
-from .sets import Case
-from .tenant import TENANT
 
 INFRASTRUCTURE = frozenset(
     {"model_unavailable", "model_timeout", "model_rate_limited", "model_quota", "model_auth", "model_unknown"}

@@ -10,14 +10,9 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from handrail.kernel import BadInput
-from handrail.review import Verdict, used_in_case, verdicts_of
-from handrail.runs import GovernedAgent, Runtime, load_input, load_run
-
-from .appending import append_case
-from .changing import changing
-from .expecting import check_expectations
-from .sets import (
+from handrail.evals.sets.appending import append_case
+from handrail.evals.sets.changing import changing
+from handrail.evals.sets.eval_set import (
     Case,
     Difference,
     EvalSet,
@@ -29,7 +24,11 @@ from .sets import (
     load_set,
     lock_path,
 )
-from .tenant import TENANT
+from handrail.evals.sets.expecting import check_expectations
+from handrail.evals.tenant import TENANT
+from handrail.kernel import BadInput
+from handrail.review import Verdict, used_in_case, verdicts_of
+from handrail.runs import GovernedAgent, Runtime, load_input, load_run
 
 
 @dataclass(frozen=True, kw_only=True)

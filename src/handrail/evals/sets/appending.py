@@ -13,8 +13,8 @@ from yaml.representer import SafeRepresenter
 from handrail.kernel import BadInput
 
 from .changing import changing
+from .eval_set import Case, load_set
 from .reading import Loader, read_text
-from .sets import Case, load_set
 
 # What stands in YAML as it is. Left out, and written as escapes: what YAML does not allow, what it takes for a line
 # break or a byte order mark, and the marks that turn the direction of text and so hide it from a reviewer.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from .sets import Case, EvalSet
+from .eval_set import Case, EvalSet
 
 FEWEST, MOST = 50, 300
 """Below, a set sees large drops only; above, the same work finds more as new kinds of cases than as more of one."""

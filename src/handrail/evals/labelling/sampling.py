@@ -11,14 +11,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from handrail.evals.running.baselines import Baseline
+from handrail.evals.running.store import Trial, load_eval_run
+from handrail.evals.scoring.judging import Judge
 from handrail.kernel import BadInput
 from handrail.runs import GovernedAgent, Runtime, Trials
 
-from .baselines import Baseline
 from .calibration import Calibration, Labelled, calibrate, distrust
-from .judging import Judge
 from .labels import Label, Sample, add_samples, best_labelled, load_labels, load_samples
-from .store import Trial, load_eval_run
 
 SHARE = 0.2
 """The share of the trials that people look at."""

@@ -24,9 +24,8 @@ from sqlalchemy import (
     update,
 )
 
+from handrail.evals.scoring.verdict import Verdict
 from handrail.kernel import NanoUsd, NotFound, as_json, from_unix_ns, insert_new, metadata, unix_ns
-
-from .scoring import Verdict
 
 eval_runs = Table(
     "eval_runs",

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from handrail.evals.labelling.calibration import Interval
+from handrail.evals.labelling.sampling import judges_of, measured
+from handrail.evals.running.store import Trial
+from handrail.evals.scoring.judging import Judge
+from handrail.evals.scoring.verdict import Verdict
 from handrail.runs import Runtime, Trials
 
-from .calibration import Interval
-from .judging import Judge
-from .labelling import judges_of, measured
 from .rule import GateVerdict, Look, Margin, Sides, compared, deflated, plain_rule, sequential_rule, values_of
-from .scoring import Verdict
-from .store import Trial
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .scoring import Scored, Seen
+    from .verdict import Scored, Seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def _borrowed(evaluator: Any) -> "Callable[[Seen], Awaitable[Scored]]":
 
 def _translated(evaluator: Any, said: Any) -> "Scored":
     """Its bools are fields, its numbers scores, its texts notes; a reason is a note beside them."""
-    from .scoring import Scored
+    from .verdict import Scored
 
     fields: dict[str, bool] = {}
     scores: dict[str, float] = {}

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select
 
+from handrail.evals.scoring.verdict import Score, score
 from handrail.kernel import NanoUsd
 
-from .scoring import Score, score
 from .store import EvalRunView, Trial, eval_runs, read_trial, read_view, trials
 
 

@@ -6,11 +6,11 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from handrail.evals.sets.eval_set import Case, EvalSet
 from handrail.kernel import ZERO, HandrailError
 from handrail.runs import Answered, Escalated, Facts, Failed, Fault, Outcome, RunRequest, Trials
 
-from .scoring import Seen, verdict_of
-from .sets import Case, EvalSet
+from .verdict import Seen, verdict_of
 
 _FACTS = Facts(run_id="none", trace_id="none", duration=timedelta())
 

@@ -16,10 +16,10 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection
 
+from handrail.evals.scoring.verdict import Verdict
 from handrail.kernel import BadInput, NanoUsd, Op, as_json
 
 from .baselines import Baseline, bring_baseline, load_baseline
-from .scoring import Verdict
 from .store import EvalRunView, Trial, bring_eval_run, load_eval_run
 
 FORMAT = 1

@@ -15,7 +15,7 @@ from typing import Any
 
 from handrail.runs import Trials
 
-from .scoring import name_of
+from .verdict import name_of
 
 _DEEPEST = 6
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from handrail.evals.running.baselines import newest_baseline
+from handrail.evals.running.store import EvalRunView, Trial, agent_hash_of, list_eval_runs, load_eval_run
 from handrail.kernel import BadInput, NotFound
 from handrail.runs import OutcomeView, Runtime, last_outcomes, load_prompt, load_run
 from handrail.traces import Span, load_payload, load_trace
 
 from .align import Alignment, Piece, Step, align, words_apart
-from .baselines import newest_baseline
 from .diff import CaseDiff, Diff, compare_trials, text_diff
-from .store import EvalRunView, Trial, agent_hash_of, list_eval_runs, load_eval_run
 
 BASELINE, NEWEST = "baseline", "newest"
 

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from handrail.kernel import BadInput
 
-from .sets import EvalSet
+from .eval_set import EvalSet
 
 
 def check_expectations(loaded: EvalSet, expect: Mapping[str, JsonValue], where: str, written: str) -> None:

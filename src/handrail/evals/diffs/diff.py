@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from handrail.evals.running.store import Trial
+from handrail.evals.scoring.verdict import Score, score
 from handrail.kernel import NanoUsd
-
-from .scoring import Score, score
-from .store import Trial
 
 Change = Literal["newly-failing", "newly-passing", "same-score-different-output", "path-changed"]
 CHANGES: tuple[Change, ...] = ("newly-failing", "newly-passing", "same-score-different-output", "path-changed")

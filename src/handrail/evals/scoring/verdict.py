@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, ClassVar, TypeAlias
 
+from handrail.evals.sets.eval_set import Case
 from handrail.kernel import BadInput, HandrailError, NanoUsd
 from handrail.runs import Trials
 
 from .borrowed import as_scorer
-from .sets import Case
 
 HALF = 0.5
 """The score from which a trial counts as passed where its scorer names no threshold of its own."""

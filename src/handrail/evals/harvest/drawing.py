@@ -12,14 +12,14 @@ from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Connection
 
+from handrail.evals.sets.eval_set import EvalSet, load_set
+from handrail.evals.sets.lint import plain
+from handrail.evals.tenant import TENANT
 from handrail.kernel import BadInput
 from handrail.runs import GovernedAgent, Runtime, RunView, list_runs, load_input
 from handrail.traces import Redact, Span
 
-from .lint import plain
 from .personal import redact_text
-from .sets import EvalSet, load_set
-from .tenant import TENANT
 
 Stratum = Literal["path", "outcome", "tenant", "none"]
 WITHHELD = "withheld by the redaction"

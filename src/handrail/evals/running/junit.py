@@ -8,7 +8,8 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from pydantic_core import to_jsonable_python
 
-from .sets import Case
+from handrail.evals.sets.eval_set import Case
+
 from .store import EvalRunView, Trial
 
 # What XML 1.0 cannot hold, not even escaped.

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from handrail.kernel import BadInput
 
+from .eval_set import Case, EvalSet
 from .foreign import COLUMNS, Format, Row, read_rows
-from .sets import Case, EvalSet
 
 ANSWER = "output"
 """The field of a case whose expectation is a single value without a name."""

@@ -1,0 +1,1 @@
+"""Cases from production: drawn, redacted, completed by people."""

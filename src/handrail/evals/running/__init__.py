@@ -1,0 +1,1 @@
+"""Trials of every case, each committed as it ends; eval runs over time, and those that are baselines."""

@@ -1,0 +1,1 @@
+"""What a trial is worth: scorers, judges, and the hash that says by what it was scored."""
