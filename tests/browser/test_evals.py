@@ -106,6 +106,8 @@ def test_cases_by_keyboard(page: Page) -> None:
     page.goto("/evals")
     page.locator("section[aria-labelledby=eval-runs] [data-rows] td:first-child a").nth(1).click()
     page.get_by_role("link", name="12 not wholly right").click()
+    expect(page.get_by_role("link", name="12 not wholly right")).to_have_attribute("aria-current", "true")
+    page.wait_for_load_state()
     page.keyboard.press("j")
     page.keyboard.press("j")
     page.keyboard.press("Enter")

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, func, select
 
 from handrail.kernel import Database, Op
 from handrail.traces import Received, ingest, load_payload, load_trace, names, read_otlp, span_tree
-from handrail.traces.otlp import BATCH
-from handrail.traces.store import spans
+from handrail.traces.otlp.ingest import BATCH
+from handrail.traces.store.spans import spans
 from tests.traces.otlp_samples import PROTOBUF, protobuf, span
 
 TRACE = "07" * 16

@@ -29,7 +29,7 @@ from handrail.traces import (
     trace_costs,
     ungoverned_spend,
 )
-from handrail.traces.summaries import summarise
+from handrail.traces.store.summaries import summarise
 from tests.traces.samples import DAY, HOUR, MIDNIGHT, kept, span, spans
 
 ALWAYS: dict[str, Any] = {"since": from_unix_ns(0), "until": from_unix_ns(MIDNIGHT + 1_000 * DAY)}

@@ -22,13 +22,13 @@ from handrail.traces import (
     remove_payloads,
     remove_spans,
     remove_user,
-    retention,
     spend_by,
     step_latencies,
     top_traces,
     traces_of_user,
 )
-from handrail.traces.summaries import summarise
+from handrail.traces.store import retention
+from handrail.traces.store.summaries import summarise
 from tests.traces.samples import DAY, HOUR, MIDNIGHT, span
 
 SAID = {"said": "hello"}

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, MetaData, Table, create_engine, select
 import handrail.migrations
 from handrail.kernel import Database, store_url, upgrade
 from handrail.traces import StoreSpans, load_trace, top_traces
-from handrail.traces.rollups import spend_rollups, step_rollups
-from handrail.traces.store import spans
-from handrail.traces.summaries import traces
+from handrail.traces.store.rollups import spend_rollups, step_rollups
+from handrail.traces.store.spans import spans
+from handrail.traces.store.summaries import traces
 from tests.traces.samples import HOUR, MIDNIGHT
 
 BEFORE = "0005"

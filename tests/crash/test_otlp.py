@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 from handrail.kernel import Database, upgrade
 from handrail.kernel import store_url as parsed
 from handrail.traces import top_traces
-from handrail.traces.store import spans
+from handrail.traces.store.spans import spans
 from tests.crash.processes import running, said
 
 ROUNDS = 3

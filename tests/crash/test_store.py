@@ -23,7 +23,7 @@ from handrail.kernel.writer import CHECKPOINT_BYTES
 from handrail.runs import list_runs
 from handrail.runs.store import LEASE, messages, outcomes, runs
 from handrail.testing import VirtualClock, sandbox
-from handrail.traces.summaries import traces
+from handrail.traces.store.summaries import traces
 
 NOW = VirtualClock().now()
 NOBODY = 65534

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.traces import Segment, Span, critical_path, self_time, shares
-from handrail.traces.timeline import every_part, timeline
+from handrail.traces.answers.timeline import every_part, timeline
 from tests.traces.made import S, any_trace, made, nested_trace, slow_run
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from handrail.kernel import nano_usd
 from handrail.traces import Span, Usage
 from handrail.traces import names as dialects
-from handrail.traces.content import DEEPEST, LONG, LONGEST, MANY, Event
-from handrail.traces.reading import Finished, read_finished
+from handrail.traces.semantics.content import DEEPEST, LONG, LONGEST, MANY, Event
+from handrail.traces.semantics.reading import Finished, read_finished
 
 START = 1_700_000_000_000_000_000
 

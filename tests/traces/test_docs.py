@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from handrail.traces import content as limits
-from handrail.traces import incoming, reading
 from handrail.traces import names as dialects
-from handrail.traces.export import CLOSING_SECONDS, QUEUE
-from handrail.traces.redaction import redacting
+from handrail.traces.capture.redaction import redacting
+from handrail.traces.export.exporting import CLOSING_SECONDS, QUEUE
+from handrail.traces.otlp import incoming
+from handrail.traces.semantics import content as limits
+from handrail.traces.semantics import reading
 from tests.traces.samples import span
 
 PAGE = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from handrail import Answered, Runtime, Settings, govern, use_runtime
 from handrail.kernel import BadSettings, ExportTo, load_settings
 from handrail.testing import VirtualClock
 from handrail.traces import Received, Span, load_trace, read_otlp
-from handrail.traces.export import BATCH, LOG_NS, QUEUE, Collector, Export, open_export, without_content
+from handrail.traces.export.exporting import BATCH, LOG_NS, QUEUE, Collector, Export, open_export, without_content
 from tests.traces.collectors import Answering, answering, dead, hanging
 from tests.traces.samples import span as sample
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.traces.histogram import bucket_of, percentile, value_of
+from handrail.traces.store.histogram import bucket_of, percentile, value_of
 
 durations = st.integers(0, 100) | st.integers(1, 10**18)
 shares = st.fractions(min_value=Fraction(1, 1000), max_value=1)

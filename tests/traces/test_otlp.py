@@ -15,8 +15,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from handrail.kernel import NanoUsd, Price
 from handrail.traces import BadOtlp, Received, Span, TooLarge, UnsupportedMedia, Usage, answer, names, prices, read_otlp
-from handrail.traces.incoming import MOST_BYTES, MOST_SPAN_BYTES, MOST_SPANS
-from handrail.traces.redaction import redacting
+from handrail.traces.capture.redaction import redacting
+from handrail.traces.otlp.incoming import MOST_BYTES, MOST_SPAN_BYTES, MOST_SPANS
 from tests.traces.otlp_samples import JSON, PROTOBUF, START, as_json, protobuf, request, span
 from tests.traces.test_dialects import attributes_in_any_dialect
 

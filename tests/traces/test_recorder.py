@@ -12,7 +12,7 @@ from opentelemetry.trace import Status, StatusCode
 from handrail.kernel import unix_ns
 from handrail.testing import VirtualClock
 from handrail.traces import Recorder, Span, Usage, names
-from handrail.traces.reading import read_span
+from handrail.traces.semantics.reading import read_span
 
 COMMON = {names.TENANT: "acme", names.USER: "u-1", names.AGENT: "a", names.RUN: "run_1"}
 

@@ -12,7 +12,7 @@ from handrail import Answered, Runtime, Settings, govern, use_runtime
 from handrail.kernel import BadSettings, ExportTo
 from handrail.testing import VirtualClock
 from handrail.traces import Recorder, Span, Telemetry, load_payload, load_trace, names
-from handrail.traces.redaction import load_redact, redacting, unchanged
+from handrail.traces.capture.redaction import load_redact, redacting, unchanged
 from tests.traces.collectors import answering
 from tests.traces.samples import span as sample
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from handrail.kernel import from_unix_ns, unix_ns
 from handrail.traces import Span
-from handrail.traces.rollups import GRAINS, Stretch, hours, roll, stretches
+from handrail.traces.store.rollups import GRAINS, Stretch, hours, roll, stretches
 from tests.traces.samples import MIDNIGHT, span, spans
 
 HOUR, DAY = GRAINS["hour"], GRAINS["day"]

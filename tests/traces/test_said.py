@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 
-from handrail.traces.said import Values, asked_for, read_said
+from handrail.traces.semantics.said import Values, asked_for, read_said
 
 
 def gave(payload: dict[str, Any]) -> Values:

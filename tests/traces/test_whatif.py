@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.traces import Finding, Span, what_if
-from handrail.traces.replay import replayed
-from handrail.traces.timeline import every_part, timeline
+from handrail.traces.answers.replay import replayed
+from handrail.traces.answers.timeline import every_part, timeline
 from tests.traces.made import S, any_trace, made, nested_trace, slow_run
 
 Payloads = dict[str, dict[str, Any]]

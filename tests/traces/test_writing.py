@@ -22,7 +22,7 @@ from pydantic_ai.messages import (
 
 from handrail.kernel import NanoUsd
 from handrail.traces import Kind, Span, Usage, names, read_otlp
-from handrail.traces.writing import as_otlp, attributes_of, content_of
+from handrail.traces.export.writing import as_otlp, attributes_of, content_of
 
 PROTOBUF = "application/x-protobuf"
 _name = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=12)

@@ -1,12 +1,19 @@
 """Spans in, questions out: what a run did, how long each step took, what it cost."""
 
-from . import dialects as names
-from .bonds import Certainty
-from .critical import Segment, StepShare, critical_path, self_time, shares
-from .incoming import BadOtlp, TooLarge, UnsupportedMedia
-from .otlp import PriceOf, Received, answer, ingest, prices, read_otlp
-from .pareto import Difference, Few, dearest, differences
-from .questions import (
+from .answers.bonds import Certainty
+from .answers.critical import Segment, StepShare, critical_path, self_time, shares
+from .answers.pareto import Difference, Few, dearest, differences
+from .answers.tree import Node, span_tree
+from .answers.waste import Around, Waste, Wasted, waste_of
+from .answers.whatif import Finding, what_if
+from .capture.recorder import LiveSpan, Recorder, Telemetry, open_telemetry
+from .capture.redaction import Redact
+from .capture.steps import Step, parallel, recording, step
+from .otlp.incoming import BadOtlp, TooLarge, UnsupportedMedia
+from .otlp.ingest import PriceOf, Received, answer, ingest, prices, read_otlp
+from .semantics import dialects as names
+from .semantics.span import Kind, Span, Usage
+from .store.questions import (
     Latency,
     LatencyPoint,
     Order,
@@ -26,9 +33,7 @@ from .questions import (
     trace_costs,
     ungoverned_spend,
 )
-from .recorder import LiveSpan, Recorder, Telemetry, open_telemetry
-from .redaction import Redact
-from .retention import (
+from .store.retention import (
     BATCH,
     Removed,
     count_old,
@@ -40,13 +45,8 @@ from .retention import (
     remove_user,
     traces_of_user,
 )
-from .span import Kind, Span, Usage
-from .steps import Step, parallel, recording, step
-from .store import StoreSpans, load_payload, load_trace
-from .summaries import TraceSummary
-from .tree import Node, span_tree
-from .waste import Around, Waste, Wasted, waste_of
-from .whatif import Finding, what_if
+from .store.spans import StoreSpans, load_payload, load_trace
+from .store.summaries import TraceSummary
 
 __all__ = [
     "BATCH",

@@ -9,9 +9,9 @@ from sqlalchemy import BigInteger, Column, Connection, Index, Integer, String, T
 from sqlalchemy import Row as Found
 
 from handrail.kernel import NanoUsd, insert, metadata
+from handrail.traces.semantics.span import Span
 
 from .bulk import Values, write_rows
-from .span import Span
 
 traces = Table(
     "traces",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .span import Span
+from handrail.traces.semantics.span import Span
 
 
 @dataclass(frozen=True)

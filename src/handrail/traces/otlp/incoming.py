@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from handrail.kernel import BadInput
-
-from . import dialects as names
-from .reading import Finished
+from handrail.traces.semantics import dialects as names
+from handrail.traces.semantics.reading import Finished
 
 MOST_BYTES = 20 * 1024 * 1024
 """Of one request, unpacked."""

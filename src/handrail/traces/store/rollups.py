@@ -27,10 +27,10 @@ from sqlalchemy import (
 )
 
 from handrail.kernel import insert, metadata, unix_ns
+from handrail.traces.semantics.span import Span
 
 from .bulk import Values, write_rows
 from .histogram import bucket_of
-from .span import Span
 
 Grain = Literal["hour", "day"]
 Level = Literal["hour", "day", "day_all"]

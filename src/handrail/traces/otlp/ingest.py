@@ -20,15 +20,15 @@ from pydantic_ai.usage import RequestUsage
 
 from handrail.kernel import ZERO, Database, MissingExtra, NanoUsd, Price
 from handrail.models import price_of
+from handrail.traces.capture.redaction import Redact, unchanged
+from handrail.traces.semantics import dialects as names
+from handrail.traces.semantics.reading import Finished, read_finished
+from handrail.traces.semantics.span import Span, Usage
+from handrail.traces.store.spans import StoreSpans
 
-from . import dialects as names
 from .incoming import MOST_BYTES, BadOtlp, Malformed, TooLarge, UnsupportedMedia
 from .otlp_json import spans_of_json
 from .protobuf import spans_of_protobuf
-from .reading import Finished, read_finished
-from .redaction import Redact, unchanged
-from .span import Span, Usage
-from .store import StoreSpans
 
 PriceOf: TypeAlias = Callable[[str, str | None, Usage], NanoUsd | None]
 """What a request to a model (name, provider) cost, or None where nobody knows its price."""

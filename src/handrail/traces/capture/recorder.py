@@ -13,16 +13,17 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCod
 from opentelemetry.trace import Span as OtelSpan
 
 from handrail.kernel import Clock, Settings, unix_ns
+from handrail.traces.semantics import dialects as names
+from handrail.traces.semantics.reading import read_span
+from handrail.traces.semantics.span import Span
 
-from . import dialects as names
-from .reading import read_span
 from .redaction import Redact, load_redact, unchanged
-from .span import Span
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from .export import Export
+    from handrail.traces.export.exporting import Export
+
     from .tracer import Surroundings
 
 
@@ -46,7 +47,8 @@ class Telemetry:
 
 def open_telemetry(settings: Settings, env: Mapping[str, str]) -> Telemetry:
     """As `settings` say; raises BadSettings, and MissingExtra for an export without its packages."""
-    from .export import open_export
+    from handrail.traces.export.exporting import open_export
+
     from .tracer import Apart, Shared
 
     return Telemetry(

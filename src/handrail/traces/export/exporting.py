@@ -24,8 +24,8 @@ from urllib.error import HTTPError
 from opentelemetry import context as otel_context
 
 from handrail.kernel import BadSettings, Clock, ExportTo, MissingExtra, SystemClock
+from handrail.traces.semantics.span import Span
 
-from .span import Span
 from .writing import as_otlp
 
 QUEUE = 4_096

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from handrail.kernel import BadSettings, as_json
-
-from . import dialects as names
-from .span import Span
+from handrail.traces.semantics import dialects as names
+from handrail.traces.semantics.span import Span
 
 Redact: TypeAlias = Callable[[Span], Span]
 

@@ -30,11 +30,11 @@ from sqlalchemy import (
 )
 
 from handrail.kernel import NanoUsd, from_unix_ns, unix_ns
+from handrail.traces.semantics.span import Kind
 
 from .histogram import percentile
 from .rollups import GRAINS, Grain, hours, rows_of, spend_rollups, step_rollups, stretches
-from .span import Kind
-from .store import spans
+from .spans import spans
 from .summaries import TraceSummary, read_summary, traces
 
 Order = Literal["started", "cost", "duration", "errors"]

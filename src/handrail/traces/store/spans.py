@@ -20,10 +20,10 @@ from sqlalchemy import (
 )
 
 from handrail.kernel import NotFound, as_json, insert, metadata, pack, unpack
+from handrail.traces.semantics.span import Span, Usage
 
 from .bulk import Values, write_rows
 from .rollups import Rolled, add, roll
-from .span import Span, Usage
 from .summaries import TraceSummary, add_summaries, summarise, summary_rows
 
 _Key = tuple[str, str]

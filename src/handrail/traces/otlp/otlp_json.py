@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from .content import DEEPEST, Event
+from handrail.traces.semantics.content import DEEPEST, Event
+from handrail.traces.semantics.reading import Finished
+
 from .incoming import MOST_SPANS, BadOtlp, Malformed, checked, described, finite, too_many
-from .reading import Finished
 
 _NOT_JSON = "OTLP: the body is not a JSON ExportTraceServiceRequest"
 _CAPITAL = re.compile("[A-Z]")

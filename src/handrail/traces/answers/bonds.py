@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import dialects as names
-from .said import UNRECORDED, Said, Values, asked_for, read_said
-from .span import Span
+from handrail.traces.semantics import dialects as names
+from handrail.traces.semantics.said import UNRECORDED, Said, Values, asked_for, read_said
+from handrail.traces.semantics.span import Span
+
 from .timeline import Part
 
 Certainty = Literal["proven", "possible"]

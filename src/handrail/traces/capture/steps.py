@@ -24,9 +24,9 @@ from opentelemetry.trace import INVALID_SPAN
 from pydantic import BaseModel
 
 from handrail.kernel import BadInput
+from handrail.traces.semantics.said import OPAQUE
 
 from .recorder import LiveSpan, Recorder
-from .said import OPAQUE
 
 T = TypeVar("T")
 T1 = TypeVar("T1")

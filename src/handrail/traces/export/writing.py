@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from handrail.kernel import as_json, usd
+from handrail.traces.semantics import dialects as names
+from handrail.traces.semantics.span import Span
 
-from . import dialects as names
 from .messages import input_messages, instructions, output_message, text_message
-from .span import Span
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue

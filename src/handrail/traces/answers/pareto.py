@@ -7,8 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from handrail.kernel import NanoUsd
-
-from .span import Span
+from handrail.traces.semantics.span import Span
 
 MOST = Fraction(80, 100)
 """The part of the cost that is asked for."""

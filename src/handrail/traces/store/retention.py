@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delet
 from handrail.kernel import unix_ns
 
 from .bulk import write_rows
-from .store import payloads, read_span, spans
+from .spans import payloads, read_span, spans
 from .summaries import add_summaries, summary_rows, traces
 
 BATCH = 1_000

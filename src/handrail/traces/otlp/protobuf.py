@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from handrail.kernel import MissingExtra
+from handrail.traces.semantics.content import DEEPEST, Event
+from handrail.traces.semantics.reading import Finished
 
-from .content import DEEPEST, Event
 from .incoming import MOST_SPAN_BYTES, MOST_SPANS, BadOtlp, Malformed, checked, described, finite, too_many
-from .reading import Finished
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue

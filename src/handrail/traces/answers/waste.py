@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from handrail.kernel import ZERO, NanoUsd
+from handrail.traces.semantics.span import Span
 
 from .critical import self_time
-from .span import Span
 
 Reason = Literal["abandoned", "retried", "failed", "run failed", "run refused"]
 """Left before its end; tried again; a request or call that failed; and all else that a run did that failed or was

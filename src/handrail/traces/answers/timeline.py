@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .span import Span
+from handrail.traces.semantics.span import Span
+
 from .tree import Node, span_tree
 
 

@@ -13,9 +13,10 @@ from fractions import Fraction
 from itertools import accumulate
 from typing import Any
 
+from handrail.traces.semantics.span import Span
+
 from .bonds import Because, Bonds, Certainty
 from .replay import replayed
-from .span import Span
 from .timeline import Part, every_part, timeline
 
 COMPARED = 200_000

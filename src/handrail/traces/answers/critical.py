@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .span import Kind, Span
+from handrail.traces.semantics.span import Kind, Span
+
 from .timeline import Part, timeline
 
 

@@ -1,0 +1,1 @@
+"""OpenTelemetry's protocol out: finished spans to a collector, slowing no run down."""

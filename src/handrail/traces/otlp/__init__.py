@@ -1,0 +1,1 @@
+"""OpenTelemetry's protocol as other programs send it: read, and stored."""

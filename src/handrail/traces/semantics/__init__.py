@@ -1,0 +1,1 @@
+"""What a span is, and what the attributes of many programs mean in it."""
