@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from handrail.evals import (
     Seen,
     SpendingLimit,
     Trial,
+    Verdict,
     freeze,
     list_eval_runs,
     load_eval_run,
@@ -161,6 +163,35 @@ async def test_a_stopped_eval_keeps_its_trials(runtime: Runtime, cases: Path) ->
     view, trials = await stored(runtime)
     assert view.ended_at is None
     assert [trial.case_id for trial in trials] == ["a", "c"]
+
+
+@pytest.mark.parametrize("kind", ["agent", "callable"])
+async def test_a_case_that_hangs(runtime: Runtime, cases: Path, kind: str) -> None:
+    """A trial that does not end in its time is stopped and has failed; the others go on, and say how long it had."""
+
+    async def hang(text: str) -> dict[str, str]:
+        if text == "three":
+            await asyncio.Event().wait()
+        return {"said": text}
+
+    async def hanging(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+        return ModelResponse([TextPart((await hang(asked(messages)))["said"])])
+
+    subject: Any = CallableTask(hang, name="echo", cases=cases)
+    if kind == "agent":
+        subject = governed(cases, hanging)
+    subject.trials = replace(subject.trials, seconds=0.2)
+    report = await run_evals(runtime, subject)
+    assert [(trial.case_id, trial.verdict.passed) for trial in report.trials] == [
+        ("c", True),
+        ("a", True),
+        ("d", False),
+        ("b", False),
+    ]
+    stopped = report.trials[2]
+    assert (stopped.outcome, stopped.path, stopped.error) == ("timed_out", "failed", None)
+    assert stopped.verdict == Verdict({"in_time": False}, notes={"in_time": "did not end in 0.2 s"})
+    assert stopped.duration_ns > 0
 
 
 async def test_a_bug_stops_an_eval(runtime: Runtime, cases: Path) -> None:

@@ -72,10 +72,10 @@ def run(
     responses = _responses(cache, recorded)
     with opened() as runtime:
         governed = find_agent(agent, runtime.settings)
-        wanted = trials * len(frozen_set(governed)[0].cases)
-        _show_expected(runtime, console(stderr=as_json), agent, wanted)
+        cases = len(frozen_set(governed)[0].cases)
+        _show_expected(runtime, console(stderr=as_json), agent, trials * cases)
         began = runtime.clock.now()
-        with watched(agent, wanted, hidden=as_json) as advance:
+        with watched(agent, cases, trials, hidden=as_json) as advance:
             evaluation = run_evals(
                 runtime,
                 governed,

@@ -89,7 +89,7 @@ def baseline(
         if from_ is not None:
             found = asyncio.run(promote(runtime, governed, from_, by=person(by)))
         else:
-            with watched(agent, len(loaded.cases) * (trials or 8), hidden=as_json) as advance:
+            with watched(agent, len(loaded.cases), trials or 8, hidden=as_json) as advance:
                 running = set_baseline(
                     runtime,
                     governed,

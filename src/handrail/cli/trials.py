@@ -16,8 +16,11 @@ from .screen import console
 
 
 @contextmanager
-def watched(agent: str, cases: int, *, hidden: bool) -> Iterator[Callable[[Case, Trial], None]]:
-    """A progress bar, moved on by what it yields and gone at the end."""
+def watched(agent: str, cases: int, rounds: int = 1, *, hidden: bool) -> Iterator[Callable[[Case, Trial], None]]:
+    """A progress bar over so many rounds of trials, moved on by what it yields and gone at the end.
+
+    It grows by a round where more is tried than was known at first, as a gate does that cannot tell yet.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -26,15 +29,16 @@ def watched(agent: str, cases: int, *, hidden: bool) -> Iterator[Callable[[Case,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    right, spent = Counter[bool](), 0
+    right, spent, total = Counter[bool](), 0, cases * rounds
     with Progress(*columns, console=console(), disable=hidden, transient=True) as progress:
-        bar = progress.add_task(agent, total=cases, right=0, spent=show_usd(NanoUsd(0)))
+        bar = progress.add_task(agent, total=total, right=0, spent=show_usd(NanoUsd(0)))
 
         def advance(_case: Case, trial: Trial) -> None:
-            nonlocal spent
+            nonlocal spent, total
             right[trial.verdict.passed] += 1
             spent += trial.cost
-            progress.update(bar, advance=1, right=right[True], spent=show_usd(NanoUsd(spent)))
+            total = max(total, cases * trial.trial)
+            progress.update(bar, advance=1, total=total, right=right[True], spent=show_usd(NanoUsd(spent)))
 
         yield advance
 

@@ -44,6 +44,8 @@ class Trials(Generic[DepsT, OutputT]):
     deps: MakeDeps[DepsT] | None = None
     scorers: tuple[Any, ...] = ()
     """What judges a trial, all of them together; without any, each field that a case expects has to match exactly."""
+    seconds: float = 600
+    """How long a trial may take; one that takes longer is stopped, and has failed."""
 
 
 def govern(

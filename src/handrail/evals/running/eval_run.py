@@ -26,6 +26,8 @@ from .throttle import Throttle
 OnTrial = Callable[[Case, Trial], None]
 TRIES = 3
 """How often a trial is tried where the infrastructure, and not the agent, fails it."""
+TIMED_OUT = "timed_out"
+"""The outcome of a trial that was stopped because its time was up."""
 _FIRST_WAIT_SECONDS = 1.0
 _MOST_WAITING = 10_000
 
@@ -112,14 +114,7 @@ class Running:
         tried, duration_ns = await self._tried(case, number)
         spec = self._task.trials
         assert spec is not None
-        error = tried.error
-        try:
-            # A judge is a scorer that runs an agent of its own, under the same ceilings.
-            with use_runtime(self._runtime):
-                verdict = await _judged(spec, case, tried, duration_ns)
-        except NoVerdict as silent:
-            verdict = Verdict(fields={"judge": False}, notes={"judge": str(silent)})
-            error = error or "judge_unavailable"
+        verdict, error = await self._judged(spec, case, tried, duration_ns)
         trial = Trial(
             case_id=case.id,
             trial=number,
@@ -147,7 +142,7 @@ class Running:
         for attempt in range(1, TRIES + 1):
             async with self._throttle:
                 began = clock.monotonic_ns()
-                tried = await self._task.attempt(self._runtime, case, number, self.eval_run_id)
+                tried = await self._in_time(case, number)
                 took = clock.monotonic_ns() - began
             if tried.error is None:
                 self._throttle.went_well()
@@ -157,6 +152,39 @@ class Running:
             if attempt < TRIES:
                 await clock.sleep(_FIRST_WAIT_SECONDS * 4 ** (attempt - 1))
         return tried, took
+
+    async def _in_time(self, case: Case, number: int) -> Tried:
+        """A model that is not heard of in its own time is the infrastructure's fault; other waiting is the agent's."""
+        spec = self._task.trials
+        assert spec is not None
+        try:
+            async with asyncio.timeout(spec.seconds) as limit:
+                return await self._task.attempt(self._runtime, case, number, self.eval_run_id)
+        except TimeoutError as late:
+            if not limit.expired():
+                raise
+            return Tried(outcome=TIMED_OUT, path="failed", observed={}, result=late)
+
+    async def _judged(
+        self, spec: Trials[Any, Any], case: Case, tried: Tried, duration_ns: int
+    ) -> tuple[Verdict, str | None]:
+        """The verdict, and what of the infrastructure failed the trial or its judging."""
+        if tried.outcome == TIMED_OUT:
+            return Verdict({"in_time": False}, notes={"in_time": f"did not end in {spec.seconds:g} s"}), None
+        seen = Seen(
+            case=case,
+            outcome=tried.result,
+            observed=tried.observed,
+            deps=tried.world,
+            duration_ns=duration_ns,
+            cost=tried.cost,
+        )
+        try:
+            # A judge is a scorer that runs an agent of its own, under the same ceilings.
+            with use_runtime(self._runtime):
+                return await verdict_of(spec, seen), tried.error
+        except NoVerdict as silent:
+            return Verdict({"judge": False}, notes={"judge": str(silent)}), tried.error or "judge_unavailable"
 
 
 @asynccontextmanager
@@ -242,18 +270,6 @@ def score_of(trials: Sequence[Trial]) -> Score | None:
         if each.error is None:
             values.setdefault(each.case_id, []).append(each.value)
     return score([sum(found) / len(found) for found in values.values()]) if values else None
-
-
-async def _judged(spec: Trials[Any, Any], case: Case, tried: Tried, duration_ns: int) -> Verdict:
-    seen = Seen(
-        case=case,
-        outcome=tried.result,
-        observed=tried.observed,
-        deps=tried.world,
-        duration_ns=duration_ns,
-        cost=tried.cost,
-    )
-    return await verdict_of(spec, seen)
 
 
 async def _withdraw_lost(database: Database, eval_run_id: str) -> None:
