@@ -7,6 +7,7 @@ at midnight it is the moment after the gap, and where they go back over it, the 
 a change of clocks thus has 23 or 25 hours, and every moment is in exactly one day and one month.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -60,6 +61,7 @@ def _months_on(first: date, months: int) -> date:
     return first.replace(year=first.year + years, month=month + 1)
 
 
+@functools.lru_cache(maxsize=1_024)
 def _start(day: date, zone: ZoneInfo) -> datetime:
     """The first moment whose local date is `day` or, where a zone skips the whole of it, a later one."""
     midnight = datetime.combine(day, time(), zone)
