@@ -90,12 +90,12 @@ async def test_agents_with_the_newest_eval_run_first(database: Database) -> None
 
 async def test_a_case_through_time(database: Database) -> None:
     """The case's trials by eval run, the newest first, of this agent only, and where it was tried at all."""
-    await keep(database, "eval_1", trial("x"), trial("x", 2, 0.0), trial("y"))
+    await keep(database, "eval_1", trial("x", agent_hash="other"), trial("x", 2, 0.0), trial("y"))
     await keep(database, "eval_2", trial("y"), seconds=1)
     await keep(database, "eval_3", trial("x", value=0.0, error="model_timeout"), seconds=2)
     await keep(database, "eval_4", trial("x"), agent="b", seconds=3)
     found = await database.read(partial(case_through_time, agent="a", case_id="x", limit=9))
-    assert [(each.eval_run.eval_run_id, len(each.trials), each.value) for each in found] == [
-        ("eval_3", 1, None),
-        ("eval_1", 2, 0.5),
+    assert [(each.eval_run.eval_run_id, len(each.trials), each.value, each.agent_hash) for each in found] == [
+        ("eval_3", 1, None, "abc"),
+        ("eval_1", 2, 0.5, "abc"),
     ]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handrail.evals import CaseAt, EvalRunSummary, Trial, agent_hash_of
+from handrail.evals import CaseAt, EvalRunSummary, Trial
 
 COLOURS = ("line-1", "line-2", "line-3")
 """The style sheet's variables for the newest fingerprints; older ones share `OLDER`."""
@@ -101,7 +101,7 @@ def case_points(found: Sequence[CaseAt]) -> list[dict[str, Any]]:
     return [
         {
             "at": each.eval_run.started_at,
-            "part": name_of(agent_hash_of(each.trials)),
+            "part": name_of(each.agent_hash),
             "value": 100 * each.value,
             "low": 100 * each.value,
             "high": 100 * each.value,

@@ -35,10 +35,15 @@ class EvalRunSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseAt:
-    """One case in one eval run: its trials there, by number."""
+    """One case in one eval run: its trials there, by number.
+
+    `agent_hash` is the eval run's, as in its summary: an agent that draws its tools by the input has another for some
+    cases.
+    """
 
     eval_run: EvalRunView
     trials: tuple[Trial, ...]
+    agent_hash: str | None
 
     @property
     def value(self) -> float | None:
@@ -76,12 +81,18 @@ def case_through_time(conn: Connection, agent: str, case_id: str, limit: int) ->
         .limit(limit)
     )
     views = [read_view(row) for row in conn.execute(newest)]
-    ids = [each.eval_run_id for each in views]
-    query = select(trials).where(trials.c.eval_run_id.in_(ids), trials.c.case_id == case_id).order_by(trials.c.trial)
+    query = select(trials).where(_of(views), trials.c.case_id == case_id).order_by(trials.c.trial)
     found: defaultdict[str, list[Trial]] = defaultdict(list)
     for row in conn.execute(query):
         found[row.eval_run_id].append(read_trial(row))
-    return [CaseAt(eval_run=each, trials=tuple(found[each.eval_run_id])) for each in views if each.eval_run_id in found]
+    agents = _agents(conn, views)
+    return [
+        CaseAt(
+            eval_run=each, trials=tuple(found[each.eval_run_id]), agent_hash=_usual(agents.get(each.eval_run_id, []))
+        )
+        for each in views
+        if each.eval_run_id in found
+    ]
 
 
 def _older_than(eval_run_id: str) -> ColumnElement[bool]:
@@ -92,7 +103,6 @@ def _older_than(eval_run_id: str) -> ColumnElement[bool]:
 
 
 def _summaries(conn: Connection, views: Sequence[EvalRunView]) -> list[EvalRunSummary]:
-    of_these = trials.c.eval_run_id.in_([each.eval_run_id for each in views])
     judged = trials.c.error.is_(None)
     by_case = select(
         trials.c.eval_run_id,
@@ -102,11 +112,19 @@ def _summaries(conn: Connection, views: Sequence[EvalRunView]) -> list[EvalRunSu
         func.sum(trials.c.cost).label("cost"),
         func.avg(case((judged, trials.c.value))).label("value"),
     ).group_by(trials.c.eval_run_id, trials.c.case_id)
-    by_agent = select(trials.c.eval_run_id, trials.c.agent_hash, trials.c.model, func.count().label("trials")).group_by(
-        trials.c.eval_run_id, trials.c.agent_hash, trials.c.model
-    )
-    cases, agents = (_by_eval_run(conn, query.where(of_these)) for query in (by_case, by_agent))
+    cases, agents = _by_eval_run(conn, by_case.where(_of(views))), _agents(conn, views)
     return [_summary(each, cases.get(each.eval_run_id, []), agents.get(each.eval_run_id, [])) for each in views]
+
+
+def _agents(conn: Connection, views: Sequence[EvalRunView]) -> dict[str, list[Row[Any]]]:
+    """How many trials of each eval run were of which fingerprint and model."""
+    columns = (trials.c.eval_run_id, trials.c.agent_hash, trials.c.model)
+    query = select(*columns, func.count().label("trials")).group_by(*columns)
+    return _by_eval_run(conn, query.where(_of(views)))
+
+
+def _of(views: Sequence[EvalRunView]) -> ColumnElement[bool]:
+    return trials.c.eval_run_id.in_([each.eval_run_id for each in views])
 
 
 def _by_eval_run(conn: Connection, query: Select[Any]) -> dict[str, list[Row[Any]]]:
@@ -116,10 +134,6 @@ def _by_eval_run(conn: Connection, query: Select[Any]) -> dict[str, list[Row[Any
 
 def _summary(view: EvalRunView, cases: Sequence[Row[Any]], agents: Sequence[Row[Any]]) -> EvalRunSummary:
     values = [float(row.value) for row in cases if row.value is not None]
-    counts = Counter[str]()
-    for row in agents:
-        if row.agent_hash is not None:
-            counts[row.agent_hash] += row.trials
     return EvalRunSummary(
         eval_run=view,
         score=score(values) if values else None,
@@ -127,6 +141,14 @@ def _summary(view: EvalRunView, cases: Sequence[Row[Any]], agents: Sequence[Row[
         passed=sum(row.passed for row in cases),
         errors=sum(row.errors for row in cases),
         cost=NanoUsd(sum(int(row.cost) for row in cases)),
-        agent_hash=min(counts, key=lambda each: (-counts[each], each), default=None),
+        agent_hash=_usual(agents),
         models=tuple(sorted({row.model for row in agents if row.model is not None})),
     )
+
+
+def _usual(agents: Sequence[Row[Any]]) -> str | None:
+    counts = Counter[str]()
+    for row in agents:
+        if row.agent_hash is not None:
+            counts[row.agent_hash] += row.trials
+    return min(counts, key=lambda each: (-counts[each], each), default=None)

@@ -57,8 +57,8 @@ async def show_case(look: Looking, agent: Word, id_: Annotated[Word, Query(alias
     found = await look.evals.case(agent, id_, HISTORY)
     if not found:
         raise NotFound(f"no eval run of {agent} has a case {id_}")
-    rows = [(each, name_of(agent_hash_of(each.trials)), _turned(each, older)) for each, older in _pairs(found)]
-    marks = colours(agent_hash_of(each.trials) for each in found)
+    rows = [(each, name_of(each.agent_hash), _turned(each, older)) for each, older in _pairs(found)]
+    marks = colours(each.agent_hash for each in found)
     return look.page(
         "eval_case.html",
         agent=agent,
