@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def test_reports_of_a_block(folder: Folder) -> None:
-    """The Markdown has verdict, table and bars, no user's marks as markup; the JUnit file has the failures."""
+    """The Markdown has verdict, table, bars and diff, no user's marks as markup; the JUnit file has the failures."""
     assert folder.handrail("eval", "baseline", "echo", "--trials", "2").code == 0
     (folder.path / "ending.txt").write_text("!")
     reports = ("--markdown", "summary.md", "--junit", "gate.xml", "--chart", "gate.svg")
@@ -78,8 +78,13 @@ def test_reports_of_a_block(folder: Folder) -> None:
     assert summary.startswith("## Blocked: echo\n")
     assert "### Newly failing" in summary
     assert "![scores](<gate.svg>)" in summary
+    assert "### What changed" in summary
+    fenced = re.findall(r"^(`{3,})diff$(.*?)^\1$", summary, re.MULTILINE | re.DOTALL)
+    assert len(fenced) == 2
+    assert any(f"+ {HOSTILE}!" in block for _, block in fenced)
+    around = re.sub(r"^(`{3,})diff$.*?^\1$", "", summary, flags=re.MULTILINE | re.DOTALL)
     for mark in ("<img", "[a]", "`c`", "@everyone"):
-        assert mark not in summary
+        assert mark not in around
     # The entities read as what was said.
     assert HOSTILE in re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), summary)
     suite = Xml.parse(folder.path / "gate.xml").getroot()

@@ -158,10 +158,11 @@ def _show_pair(screen: Console, pair: Pair) -> None:
     sides = [(" ", pair.before)] if pair.fit == "same" else [("-", pair.before), ("+", pair.after)]
     for mark, step in sides:
         if step is not None:
-            screen.print(Text(f"  {mark} {_said(step)}", style=_STYLES[mark]))
+            screen.print(Text(f"  {mark} {said(step)}", style=_STYLES[mark]))
 
 
-def _said(step: Step) -> str:
+def said(step: Step) -> str:
+    """A step on one line."""
     if step.kind == "model":
         turn = step.gave if isinstance(step.gave, list) else []
         parts = ["model:", *(_called(each) if isinstance(each, dict) else _short(each) for each in turn)]

@@ -22,8 +22,11 @@ from handrail.evals import (
     Trial,
     absolute,
     add_case,
+    chosen,
+    compare_eval_runs,
     frozen_set,
     load_eval_run,
+    look_closer,
     plan_of,
     promote,
     read_baseline,
@@ -34,14 +37,16 @@ from handrail.evals import (
 )
 from handrail.evals import gate as run_gate
 from handrail.kernel import BadInput
+from handrail.runs import Runtime
 
-from . import verdicts
+from . import summary, verdicts
 from .screen import AsJson, console, excerpt, print_json, table
 from .session import opened
 from .trials import show_value, watched
 from .typed import By, Should, person, read_fields
 from .verdicts import short
 
+_IN_FULL = 3
 AgentName = Annotated[str, typer.Argument(help="The agent's name.")]
 AtOnce = Annotated[int, typer.Option(min=1, max=1_000, help="How many trials side by side.")]
 CachedIn = Annotated[
@@ -152,7 +157,13 @@ def gate(
                 on_trial=advance,
             )
             gated = asyncio.run(running)
-    _write_reports(gated, loaded, markdown, junit, chart)
+        if markdown is not None:
+            told = verdicts.markdown(gated, loaded, chart, asyncio.run(_diff(runtime, gated)))
+            markdown.write_text(told, encoding="utf-8")
+    if chart is not None:
+        verdicts.draw_chart(gated, chart)
+    if junit is not None:
+        junit.write_text(verdicts.junit(gated, loaded), encoding="utf-8")
     if as_json:
         print_json(verdicts.as_json(gated))
     else:
@@ -221,15 +232,11 @@ def _show_baseline(found: Baseline, made: Sequence[Trial], plan: Plan | None, fi
     screen.print(f"[dim]`{command}` compares the agent with it after a change.[/]", soft_wrap=True)
 
 
-def _write_reports(
-    gated: Gated, loaded: EvalSet, markdown: Path | None, junit: Path | None, chart: Path | None
-) -> None:
-    if chart is not None:
-        verdicts.draw_chart(gated, chart)
-    if markdown is not None:
-        markdown.write_text(verdicts.markdown(gated, loaded, chart), encoding="utf-8")
-    if junit is not None:
-        junit.write_text(verdicts.junit(gated, loaded), encoding="utf-8")
+async def _diff(runtime: Runtime, gated: Gated) -> list[str]:
+    """What separates the candidate from the baseline, with the cases that fell furthest, or else changed most."""
+    compared = await compare_eval_runs(runtime, gated.baseline.eval_run_id, gated.report.eval_run_id)
+    worst = chosen(compared.diff, ["newly-failing"]) or chosen(compared.diff, [])
+    return summary.apart(compared, [await look_closer(runtime, each) for each in worst[:_IN_FULL]])
 
 
 def _show_gate(gated: Gated, loaded: EvalSet) -> None:

@@ -71,8 +71,8 @@ def as_json(gated: Gated) -> dict[str, Any]:
     }
 
 
-def markdown(gated: Gated, loaded: EvalSet, picture: Path | None = None) -> str:
-    """A summary for a pull request: the verdict, the scores as bars, what moved, what was compared."""
+def markdown(gated: Gated, loaded: EvalSet, picture: Path | None = None, apart: Sequence[str] = ()) -> str:
+    """A summary for a pull request: the verdict, the scores as bars, what moved, `apart`, what was compared."""
     verdict = gated.verdict
     lines = [
         f"## {'Passed' if verdict.passed else 'Blocked'}: {_text(gated.report.agent)}",
@@ -83,6 +83,7 @@ def markdown(gated: Gated, loaded: EvalSet, picture: Path | None = None) -> str:
     lines += [f"![scores](<{picture}>)", ""] if picture else ["```", *bars(verdict), "```", ""]
     lines += _rows("Newly failing" if verdict.newly_failing else "Lost most", failing(gated, loaded))
     lines += _rows("Newly passing", passing(gated, loaded))
+    lines += apart
     for name, reasons in gated.distrusted.items():
         lines += [_text(f"Judge {name} is not trusted, and passes nothing by itself: {'; '.join(reasons)}."), ""]
     for number in facts(gated):

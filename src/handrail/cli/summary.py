@@ -1,0 +1,76 @@
+"""What separates two eval runs, as Markdown for a pull request.
+
+What users and models wrote stands in fenced blocks, where Markdown means nothing; a fence is longer than any in it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from handrail.evals import Close, Compared, Pair, Piece, Side
+from handrail.kernel import show_usd
+
+from .diff import said
+from .screen import harmless, show_duration
+
+_LINES = 80
+_LONGEST = 400
+
+
+def apart(compared: Compared, close: Sequence[Close]) -> list[str]:
+    """The sides in numbers, the prompt's own diff, then the cases in `close` with their outputs and steps."""
+    left, right = compared.diff.before, compared.diff.after
+    lines = [
+        "### What changed",
+        "",
+        "| | baseline | candidate |",
+        "| --- | --- | --- |",
+        f"| cost of one round | {show_usd(left.cost)} | {show_usd(right.cost)} |",
+        f"| latency, median and 95th percentile | {_latency(left)} | {_latency(right)} |",
+        "",
+    ]
+    if compared.prompt:
+        lines += _folded("The prompt", compared.prompt[2:])
+    for each in close:
+        before, after = (f"{100 * value:.0f}%" for value in (each.case.before, each.case.after))
+        lines += _folded(f"{each.case.case_id}: {before} to {after}", [*_outputs(each.output), *_steps(each)])
+    return lines
+
+
+def _outputs(pieces: Sequence[Piece]) -> list[str]:
+    before = "".join(piece.text for piece in pieces if piece.kind != "added")
+    after = "".join(piece.text for piece in pieces if piece.kind != "removed")
+    if before == after:
+        return [f"  {line}" for line in before.splitlines()]
+    return [f"- {line}" for line in before.splitlines()] + [f"+ {line}" for line in after.splitlines()]
+
+
+def _steps(close: Close) -> list[str]:
+    trajectory = close.trajectory
+    if trajectory.diverges_at is None:
+        return []
+    same = f"@@ the first {trajectory.diverges_at} steps are the same @@" if trajectory.diverges_at else "@@ steps @@"
+    return [same, *(line for pair in trajectory.pairs[trajectory.diverges_at :] for line in _pair(pair))]
+
+
+def _pair(pair: Pair) -> list[str]:
+    if pair.fit == "same" and pair.after is not None:
+        return [f"  {said(pair.after)}"]
+    return [f"{mark} {said(step)}" for mark, step in (("-", pair.before), ("+", pair.after)) if step is not None]
+
+
+def _folded(title: str, content: Iterable[str]) -> list[str]:
+    every = [_cut(part) for line in content for part in line.splitlines() or [""]]
+    lines = every[:_LINES] + ([f"and {len(every) - _LINES} lines more"] if len(every) > _LINES else [])
+    fence = "`" * (1 + max(2, *(len(run) for line in lines for run in re.findall("`+", line)), 0))
+    summary = harmless(title).replace("&", "&amp;").replace("<", "&lt;")
+    return [f"<details><summary>{summary}</summary>", "", f"{fence}diff", *lines, fence, "", "</details>", ""]
+
+
+def _cut(line: str) -> str:
+    shown = harmless(line)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
+
+
+def _latency(side: Side) -> str:
+    return ", ".join(show_duration(timedelta(microseconds=each // 1_000)) for each in (side.median_ns, side.p95_ns))
