@@ -88,7 +88,7 @@ def _show_sides(screen: Console, compared: Compared) -> None:
     shown.add_row("eval run", compared.before.eval_run_id, compared.after.eval_run_id)
     shown.add_row("score", str(left.score or ""), str(right.score or ""))
     shown.add_row("cost, a round", show_usd(left.cost), show_usd(right.cost))
-    shown.add_row("latency 50/95", _latency(left), _latency(right))
+    shown.add_row("latency 50/95", latency(left), latency(right))
     shown.add_row("trials", *(f"{each.trials}{_faults(each)}" for each in (left, right)))
     shown.add_row("agent", *((each or "no model was reached")[:12] for each in compared.agents))
     shown.add_row("model", *(excerpt(", ".join(each) or "none", 60) for each in compared.models))
@@ -211,7 +211,8 @@ def _values(case: CaseDiff) -> str:
     return f"[{colour}]{case.before:.2f} -> {case.after:.2f}[/]"
 
 
-def _latency(side: Side) -> str:
+def latency(side: Side) -> str:
+    """Median and 95th percentile."""
     return " / ".join(show_duration(timedelta(microseconds=each // 1_000)) for each in (side.median_ns, side.p95_ns))
 
 

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +12,6 @@ from rich.console import Console
 from handrail.agents import find_agent
 from handrail.evals import (
     EvalReport,
-    Recorded,
-    Responses,
     cost_per_trial,
     eval_runs_over_time,
     freeze,
@@ -27,10 +24,10 @@ from handrail.kernel import BadInput, NanoUsd, nano_usd, show_usd
 from handrail.runs import Runtime
 
 from . import diff, gates, labels, sets
-from .gates import AgentName, AtOnce
+from .gates import AgentName, AtOnce, CachedIn, RecordedIn
 from .screen import AsJson, console, excerpt, print_json, show_duration, show_path, show_time, table
 from .session import opened
-from .trials import watched
+from .trials import kept_in, watched
 
 app = typer.Typer(help="The frozen set, and how an agent does on it.", no_args_is_help=True)
 app.command("baseline")(gates.baseline)
@@ -50,8 +47,6 @@ app.command("calibrate")(labels.calibrate)
 
 Resume = Annotated[str | None, typer.Option(metavar="EVAL", help="Go on with an eval run that was stopped; its id.")]
 MaxCost = Annotated[float | None, typer.Option(min=0, metavar="DOLLARS", help="Stop before more than this is spent.")]
-Cache = Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the model's responses here, and use them.")]
-Recordings = Annotated[Path | None, typer.Option(metavar="FILE", help="Use only responses kept here; ask no model.")]
 
 
 @app.command("run")
@@ -61,15 +56,15 @@ def run(
     at_once: AtOnce = 1,
     resume: Resume = None,
     max_cost: MaxCost = None,
-    cache: Cache = None,
-    recorded: Recordings = None,
+    cache: CachedIn = None,
+    recorded: RecordedIn = None,
     as_json: AsJson = False,
 ) -> None:
     """Try the agent on every case of its frozen set.
 
     Examples: `handrail eval run support-triage`, `handrail eval run support-triage --trials 4 --at-once 8 --max-cost 2`
     """
-    responses = _responses(cache, recorded)
+    responses = kept_in(cache, recorded)
     with opened() as runtime:
         governed = find_agent(agent, runtime.settings)
         cases = len(frozen_set(governed)[0].cases)
@@ -157,14 +152,6 @@ def show(
         shown.add_row(trial.case_id, mark, show_path(trial.path), took, wrong, trial.run_id)
     console().print(shown)
     console().print(f"Score {score_of(trials)}", style="bold")
-
-
-def _responses(cache: Path | None, recorded: Path | None) -> Responses | None:
-    if cache is not None and recorded is not None:
-        raise BadInput("--cache and --recorded: one of them; the first asks the model for what is missing")
-    if recorded is not None:
-        return Recorded(recorded)
-    return None if cache is None else Responses(cache)
 
 
 def _show_expected(runtime: Runtime, screen: Console, agent: str, trials: int) -> None:

@@ -17,8 +17,6 @@ from handrail.evals import (
     Grown,
     Margin,
     Plan,
-    Recorded,
-    Responses,
     Trial,
     absolute,
     add_case,
@@ -42,7 +40,7 @@ from handrail.runs import Runtime
 from . import summary, verdicts
 from .screen import AsJson, console, excerpt, print_json, table
 from .session import opened
-from .trials import show_value, watched
+from .trials import kept_in, show_value, watched
 from .typed import By, Should, person, read_fields
 from .verdicts import short
 
@@ -101,7 +99,7 @@ def baseline(
                     by=person(by),
                     trials=trials,
                     at_once=at_once,
-                    responses=_responses(cache, recorded),
+                    responses=kept_in(cache, recorded),
                     on_trial=advance,
                 )
                 found = asyncio.run(running)
@@ -153,7 +151,7 @@ def gate(
                 trials=trials,
                 carried=read_baseline(carried) if carried else None,
                 at_once=at_once,
-                responses=_responses(cache, recorded),
+                responses=kept_in(cache, recorded),
                 on_trial=advance,
             )
             gated = asyncio.run(running)
@@ -208,12 +206,6 @@ def add(
         print_json({"case": grown.case, "lock": frozen.lock, "hash": frozen.content_hash, "written": frozen.written})
     else:
         _show_case(agent, grown)
-
-
-def _responses(cache: Path | None, recorded: Path | None) -> Responses | None:
-    if cache is not None and recorded is not None:
-        raise BadInput("--cache and --recorded: one of them; the first asks the model for what is missing")
-    return Responses(cache) if cache else Recorded(recorded) if recorded else None
 
 
 def _show_baseline(found: Baseline, made: Sequence[Trial], plan: Plan | None, file: Path | None) -> None:

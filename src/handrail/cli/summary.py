@@ -5,13 +5,12 @@ What users and models wrote stands in fenced blocks, where Markdown means nothin
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 
-from handrail.evals import Close, Compared, Pair, Piece, Side
+from handrail.evals import Close, Compared, Pair, Piece
 from handrail.kernel import show_usd
 
-from .diff import said
-from .screen import harmless, show_duration
+from .diff import latency, said
+from .screen import harmless
 
 _LINES = 80
 _LONGEST = 400
@@ -26,7 +25,7 @@ def apart(compared: Compared, close: Sequence[Close]) -> list[str]:
         "| | baseline | candidate |",
         "| --- | --- | --- |",
         f"| cost of one round | {show_usd(left.cost)} | {show_usd(right.cost)} |",
-        f"| latency, median and 95th percentile | {_latency(left)} | {_latency(right)} |",
+        f"| latency, median and 95th percentile | {latency(left)} | {latency(right)} |",
         "",
     ]
     if compared.prompt:
@@ -70,7 +69,3 @@ def _folded(title: str, content: Iterable[str]) -> list[str]:
 def _cut(line: str) -> str:
     shown = harmless(line)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
-
-
-def _latency(side: Side) -> str:
-    return ", ".join(show_duration(timedelta(microseconds=each // 1_000)) for each in (side.median_ns, side.p95_ns))

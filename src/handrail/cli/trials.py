@@ -4,13 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from handrail.evals import Case, Trial
-from handrail.kernel import NanoUsd, show_usd
+from handrail.evals import Case, Recorded, Responses, Trial
+from handrail.kernel import BadInput, NanoUsd, show_usd
 
 from .screen import console
 
@@ -41,6 +42,15 @@ def watched(agent: str, cases: int, rounds: int = 1, *, hidden: bool) -> Iterato
             progress.update(bar, advance=1, total=total, right=right[True], spent=show_usd(NanoUsd(spent)))
 
         yield advance
+
+
+def kept_in(cache: Path | None, recorded: Path | None) -> Responses | None:
+    """The model's responses that `--cache` or `--recorded` names. Raises BadInput for both, and for a broken file."""
+    if cache is not None and recorded is not None:
+        raise BadInput("--cache and --recorded: one of them; the first asks the model for what is missing")
+    if recorded is not None:
+        return Recorded(recorded)
+    return None if cache is None else Responses(cache)
 
 
 def what_differed(expected: Mapping[str, Any], trial: Trial) -> str:
