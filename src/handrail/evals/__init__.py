@@ -60,7 +60,8 @@ from .scoring.scorers import (
     within,
     world,
 )
-from .scoring.verdict import Score, Scored, Scorer, ScorerFailed, Seen, Verdict, all_equal, score, verdict_of
+from .scoring.seen import Scored, Scorer, Seen
+from .scoring.verdict import Score, ScorerFailed, Verdict, all_equal, score, verdict_of
 from .sets.appending import append_case
 from .sets.eval_set import (
     Case,

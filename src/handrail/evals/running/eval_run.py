@@ -10,7 +10,8 @@ from typing import Any
 
 from handrail.evals.scoring.judging import NoVerdict
 from handrail.evals.scoring.scorerhash import scored_by, scorers_changed
-from handrail.evals.scoring.verdict import Score, Seen, Verdict, score, verdict_of
+from handrail.evals.scoring.seen import Seen
+from handrail.evals.scoring.verdict import Score, Verdict, score, verdict_of
 from handrail.evals.sets.eval_set import Case, EvalSet, check_frozen, load_set, lock_path
 from handrail.evals.tenant import TENANT
 from handrail.kernel import BadInput, Database, NanoUsd, new_id

@@ -3,10 +3,9 @@
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .verdict import Scored, Seen
+from .seen import Scored, Seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +30,13 @@ def is_evaluator(scorer: Any) -> bool:
     return not callable(scorer) and callable(getattr(scorer, "evaluate", None))
 
 
-def as_scorer(scorer: Any) -> "Callable[[Seen], Any]":
+def as_scorer(scorer: Any) -> Callable[[Seen], Any]:
     """`scorer` as a callable of a trial; what is no evaluator is one already."""
     return _borrowed(scorer) if is_evaluator(scorer) else scorer
 
 
-def _borrowed(evaluator: Any) -> "Callable[[Seen], Awaitable[Scored]]":
-    async def scorer(seen: "Seen") -> "Scored":
+def _borrowed(evaluator: Any) -> Callable[[Seen], Awaitable[Scored]]:
+    async def scorer(seen: Seen) -> Scored:
         context = Context(
             name=seen.case.id,
             inputs=seen.case.input,
@@ -53,10 +52,8 @@ def _borrowed(evaluator: Any) -> "Callable[[Seen], Awaitable[Scored]]":
     return scorer
 
 
-def _translated(evaluator: Any, said: Any) -> "Scored":
+def _translated(evaluator: Any, said: Any) -> Scored:
     """Its bools are fields, its numbers scores, its texts notes; a reason is a note beside them."""
-    from .verdict import Scored
-
     fields: dict[str, bool] = {}
     scores: dict[str, float] = {}
     notes: dict[str, str] = {}

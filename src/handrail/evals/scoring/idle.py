@@ -10,7 +10,8 @@ from handrail.evals.sets.eval_set import Case, EvalSet
 from handrail.kernel import ZERO, HandrailError
 from handrail.runs import Answered, Escalated, Facts, Failed, Fault, Outcome, RunRequest, Trials
 
-from .verdict import Seen, verdict_of
+from .seen import Seen
+from .verdict import verdict_of
 
 _FACTS = Facts(run_id="none", trace_id="none", duration=timedelta())
 

@@ -24,7 +24,7 @@ from handrail.evals.tenant import TENANT
 from handrail.kernel import BadInput, HandrailError, as_json
 from handrail.runs import Answered, FellBack, GovernedAgent, current_runtime, govern
 
-from .verdict import Scored, Seen
+from .seen import Scored, Seen
 
 USER = "judge"
 _TRIES = 3

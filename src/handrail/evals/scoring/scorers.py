@@ -23,7 +23,8 @@ from pydantic import BaseModel
 
 from handrail.kernel import BadInput, MissingExtra, NanoUsd, nano_usd, show_usd
 
-from .verdict import Said, Scored, Seen, ask, name_of, needs_deps, same
+from .seen import Said, Scored, Seen
+from .verdict import ask, name_of, needs_deps, same
 
 _PATH_SHOWN = 200
 

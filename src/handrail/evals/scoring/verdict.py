@@ -1,25 +1,17 @@
-"""How well a trial met its case, and how sure a score is.
-
-A scorer is any callable of one `Seen` that gives, now or when awaited: True or False (it holds or not), a number from 0
-to 1 (it holds from a half on), a text (a note that decides nothing), or a `Scored`. Evaluators of pydantic-evals are
-taken by their shape.
-"""
+"""How well a trial met its case, and how sure a score is."""
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
-from handrail.evals.sets.eval_set import Case
-from handrail.kernel import BadInput, HandrailError, NanoUsd
+from handrail.kernel import BadInput, HandrailError
 from handrail.runs import Trials
 
 from .borrowed import as_scorer
-
-HALF = 0.5
-"""The score from which a trial counts as passed where its scorer names no threshold of its own."""
+from .seen import HALF, Scored, Seen
 
 
 class ScorerFailed(HandrailError):
@@ -57,36 +49,6 @@ class Verdict:
     @property
     def _grades(self) -> list[float]:
         return [score for name, score in self.scores.items() if name not in self.fields]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """One trial as its scorers see it.
-
-    `outcome` is the run's, or what a plain callable returned; `observed` what the set's `observe` took of it; `deps`
-    the trial's own world as it is afterwards (None where the set makes none); `duration_ns` and `cost` the trial's.
-    """
-
-    case: Case
-    outcome: Any
-    observed: Mapping[str, Any]
-    deps: Any
-    duration_ns: int
-    cost: NanoUsd
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """What a scorer says of a trial. A score below `threshold` fails it; with None, scores count as grades."""
-
-    fields: Mapping[str, bool] = field(default_factory=dict)
-    scores: Mapping[str, float] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
-    threshold: float | None = HALF
-
-
-Said: TypeAlias = bool | float | str | Scored
-Scorer: TypeAlias = Callable[[Seen], Said | Awaitable[Said]]
 
 
 @dataclass(frozen=True)
