@@ -155,13 +155,8 @@ def gate(
                 on_trial=advance,
             )
             gated = asyncio.run(running)
-        if markdown is not None:
-            told = verdicts.markdown(gated, loaded, chart, asyncio.run(_diff(runtime, gated)))
-            markdown.write_text(told, encoding="utf-8")
-    if chart is not None:
-        verdicts.draw_chart(gated, chart)
-    if junit is not None:
-        junit.write_text(verdicts.junit(gated, loaded), encoding="utf-8")
+        apart = asyncio.run(_diff(runtime, gated)) if markdown else []
+    _write_reports(gated, loaded, apart, markdown, junit, chart)
     if as_json:
         print_json(verdicts.as_json(gated))
     else:
@@ -222,6 +217,17 @@ def _show_baseline(found: Baseline, made: Sequence[Trial], plan: Plan | None, fi
         screen.print(f"Written to {excerpt(str(file), 300)}: review it and commit it beside the set.", soft_wrap=True)
         command += f" --baseline {excerpt(str(file), 300)}"
     screen.print(f"[dim]`{command}` compares the agent with it after a change.[/]", soft_wrap=True)
+
+
+def _write_reports(
+    gated: Gated, loaded: EvalSet, apart: Sequence[str], markdown: Path | None, junit: Path | None, chart: Path | None
+) -> None:
+    if chart is not None:
+        verdicts.draw_chart(gated, chart)
+    if markdown is not None:
+        markdown.write_text(verdicts.markdown(gated, loaded, chart, apart), encoding="utf-8")
+    if junit is not None:
+        junit.write_text(verdicts.junit(gated, loaded), encoding="utf-8")
 
 
 async def _diff(runtime: Runtime, gated: Gated) -> list[str]:
