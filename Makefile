@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help demo test lowest lint bench evals gate baseline constraints clean
+.PHONY: help demo test soak lowest lint bench evals gate baseline constraints clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
@@ -24,6 +24,9 @@ demo: .venv/demo ## run the support-triage agent over customer messages
 
 test: .venv/dev ## run the tests
 	@$(BIN)/pytest -q -n auto --maxprocesses 4 --dist worksteal
+
+soak: .venv/dev ## the crash tests with a kill at every commit of every store
+	@HANDRAIL_SOAK=1 $(BIN)/pytest -q -n auto --maxprocesses 4 --dist worksteal tests/crash
 
 lowest: build/lowest/made ## run the tests of runs on the lowest Pydantic AI of the range
 	@build/lowest/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal tests/runs tests/pydantic_ai tests/traces
