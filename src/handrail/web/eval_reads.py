@@ -20,6 +20,7 @@ from handrail.evals import (
     eval_runs_over_time,
     list_baselines,
     list_eval_agents,
+    list_eval_runs,
     list_gates,
     load_eval_run,
     look_closer,
@@ -65,11 +66,11 @@ class EvalReads:
 
         def query(conn: Connection) -> tuple[str | None, str | None]:
             baseline = newest_baseline(conn, view.agent, view.set_hash)
-            previous = eval_runs_over_time(conn, view.agent, 1, view.eval_run_id)
+            previous = list_eval_runs(conn, view.agent, 1, view.eval_run_id)
             found = baseline.eval_run_id if baseline else None
             return (
                 None if found == view.eval_run_id else found,
-                previous[0].eval_run.eval_run_id if previous else None,
+                previous[0].eval_run_id if previous else None,
             )
 
         return await self._runtime.database.read(query)

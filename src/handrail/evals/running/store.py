@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Float,
     Index,
@@ -109,8 +110,12 @@ def agent_hash_of(trials: Sequence[Trial]) -> str | None:
 
     An agent that draws its prompt or its settings has several.
     """
-    seen = Counter(trial.agent_hash for trial in trials if trial.agent_hash is not None)
-    return min(seen, key=lambda found: (-seen[found], found), default=None)
+    return usual(Counter(trial.agent_hash for trial in trials if trial.agent_hash is not None))
+
+
+def usual(counts: Mapping[str, int]) -> str | None:
+    """The most frequent of them, of equals the one that sorts first; None where there is none."""
+    return min(counts, key=lambda found: (-counts[found], found), default=None)
 
 
 def start(
@@ -194,12 +199,21 @@ def bring_eval_run(view: EvalRunView, made: Sequence[Trial]) -> Callable[[Connec
     return op
 
 
-def list_eval_runs(conn: Connection, agent: str | None, limit: int) -> list[EvalRunView]:
-    """The newest first."""
+def list_eval_runs(conn: Connection, agent: str | None, limit: int, before: str | None = None) -> list[EvalRunView]:
+    """The newest first; `before` is the last eval run of the page before. An unknown one ends the list."""
     query = select(eval_runs).order_by(eval_runs.c.started_ns.desc(), eval_runs.c.eval_run_id.desc()).limit(limit)
     if agent is not None:
         query = query.where(eval_runs.c.agent == agent)
-    return [read_view(row) for row in conn.execute(query)]
+    if before is not None:
+        query = query.where(_older_than(before))
+    return [_view(row) for row in conn.execute(query)]
+
+
+def _older_than(eval_run_id: str) -> ColumnElement[bool]:
+    began = select(eval_runs.c.started_ns).where(eval_runs.c.eval_run_id == eval_run_id).scalar_subquery()
+    return (eval_runs.c.started_ns < began) | (
+        (eval_runs.c.started_ns == began) & (eval_runs.c.eval_run_id < eval_run_id)
+    )
 
 
 def load_eval_run(conn: Connection, eval_run_id: str) -> tuple[EvalRunView, Sequence[Trial]]:
@@ -208,7 +222,7 @@ def load_eval_run(conn: Connection, eval_run_id: str) -> tuple[EvalRunView, Sequ
     if row is None:
         raise NotFound(f"no eval run {eval_run_id}; `handrail eval list` shows the newest")
     query = select(trials).where(trials.c.eval_run_id == eval_run_id).order_by(trials.c.case_id, trials.c.trial)
-    return read_view(row), [read_trial(each) for each in conn.execute(query)]
+    return _view(row), [read_trial(each) for each in conn.execute(query)]
 
 
 def cost_per_trial(conn: Connection, agent: str) -> NanoUsd | None:
@@ -225,7 +239,7 @@ def cost_per_trial(conn: Connection, agent: str) -> NanoUsd | None:
     return None if row is None else NanoUsd(-(-int(row[0]) // int(row[1])))
 
 
-def read_view(row: Row[Any]) -> EvalRunView:
+def _view(row: Row[Any]) -> EvalRunView:
     return EvalRunView(
         eval_run_id=row.eval_run_id,
         agent=row.agent,

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, selec
 from handrail.evals.scoring.verdict import Score, score
 from handrail.kernel import NanoUsd
 
-from .store import EvalRunView, Trial, eval_runs, read_trial, read_view, trials
+from .store import EvalRunView, Trial, eval_runs, list_eval_runs, read_trial, trials, usual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,24 +63,12 @@ def eval_runs_over_time(
     conn: Connection, agent: str | None, limit: int, before: str | None = None
 ) -> list[EvalRunSummary]:
     """The newest first; `before` is the last eval run of the page before. An unknown one ends the list."""
-    query = select(eval_runs).order_by(eval_runs.c.started_ns.desc(), eval_runs.c.eval_run_id.desc()).limit(limit)
-    if agent is not None:
-        query = query.where(eval_runs.c.agent == agent)
-    if before is not None:
-        query = query.where(_older_than(before))
-    views = [read_view(row) for row in conn.execute(query)]
-    return _summaries(conn, views)
+    return _summaries(conn, list_eval_runs(conn, agent, limit, before))
 
 
 def case_through_time(conn: Connection, agent: str, case_id: str, limit: int) -> list[CaseAt]:
     """The case in those of the agent's newest `limit` eval runs that tried it, the newest first."""
-    newest = (
-        select(eval_runs)
-        .where(eval_runs.c.agent == agent)
-        .order_by(eval_runs.c.started_ns.desc(), eval_runs.c.eval_run_id.desc())
-        .limit(limit)
-    )
-    views = [read_view(row) for row in conn.execute(newest)]
+    views = list_eval_runs(conn, agent, limit)
     query = select(trials).where(_of(views), trials.c.case_id == case_id).order_by(trials.c.trial)
     found: defaultdict[str, list[Trial]] = defaultdict(list)
     for row in conn.execute(query):
@@ -93,13 +81,6 @@ def case_through_time(conn: Connection, agent: str, case_id: str, limit: int) ->
         for each in views
         if each.eval_run_id in found
     ]
-
-
-def _older_than(eval_run_id: str) -> ColumnElement[bool]:
-    began = select(eval_runs.c.started_ns).where(eval_runs.c.eval_run_id == eval_run_id).scalar_subquery()
-    return (eval_runs.c.started_ns < began) | (
-        (eval_runs.c.started_ns == began) & (eval_runs.c.eval_run_id < eval_run_id)
-    )
 
 
 def _summaries(conn: Connection, views: Sequence[EvalRunView]) -> list[EvalRunSummary]:
@@ -151,4 +132,4 @@ def _usual(agents: Sequence[Row[Any]]) -> str | None:
     for row in agents:
         if row.agent_hash is not None:
             counts[row.agent_hash] += row.trials
-    return min(counts, key=lambda each: (-counts[each], each), default=None)
+    return usual(counts)
