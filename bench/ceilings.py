@@ -12,8 +12,14 @@ from zoneinfo import ZoneInfo
 
 from bench.figure import Figure
 from bench.measure import raw_fsync_ms
-from handrail.ceilings import Ask, Hold, Limits, hold, settle, spending
-from handrail.kernel import Database, NanoUsd, store_url, upgrade
+from handrail.ceilings.decision import Ask
+from handrail.ceilings.ledger import Hold, hold, settle
+from handrail.ceilings.ledger_queries import spending
+from handrail.ceilings.limits import Limits
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.engine import store_url
+from handrail.kernel.db.schema import upgrade
+from handrail.kernel.money import NanoUsd
 from tests.services.postgres import find_programs, running_postgres
 
 ROUNDS = 15

@@ -16,7 +16,9 @@ from typing import Any
 
 from bench.figure import Figure
 from handrail import Runtime, Settings
-from handrail.evals import CallableTask, freeze, run_evals
+from handrail.evals.eval_set.model import freeze
+from handrail.evals.runner.eval_run import run_evals
+from handrail.evals.runner.task import CallableTask
 
 CASES = 300
 AT_ONCE = 100

@@ -24,8 +24,10 @@ from pydantic_ai.usage import RequestUsage
 from bench.figure import Figure
 from bench.measure import interleaved
 from handrail import Runtime, Settings, govern, tool, use_runtime
-from handrail.kernel import ExportTo, NanoUsd, nano_usd
-from handrail.traces import Span, load_trace
+from handrail.config.settings import ExportTo
+from handrail.kernel.money import NanoUsd, nano_usd
+from handrail.traces.model import Span
+from handrail.traces.store.spans import load_trace
 
 MODEL = "claude-sonnet-4-5"
 ROUNDS = 9

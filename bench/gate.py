@@ -17,10 +17,9 @@ from functools import cache
 from pathlib import Path
 
 from bench.figure import Figure
-from handrail.evals import MARGIN, compared, plain_rule, sequential_rule
-from handrail.evals.gates.choosing import BASELINE_TRIALS, Plan, choose
-from handrail.evals.gates.rule import flip_rate
-from handrail.evals.labelling.calibration import prediction_powered
+from handrail.evals.gate.decision_rule import MARGIN, compared, flip_rate, plain_rule, sequential_rule
+from handrail.evals.gate.trial_plan import BASELINE_TRIALS, Plan, choose
+from handrail.evals.labels.calibration import prediction_powered
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 REPETITIONS = 400

@@ -29,7 +29,7 @@ from bench.traces.otlp import (
 from bench.traces.page import opened_s
 from bench.traces.phoenix_peer import Phoenix
 from bench.traces.world import large_trace, names
-from handrail.kernel import Database
+from handrail.kernel.db.database import Database
 
 TRACES = int(os.environ.get("HANDRAIL_BENCH_TRACES", "100000"))
 PEERS = os.environ.get("HANDRAIL_BENCH_PEERS", "1") != "0"

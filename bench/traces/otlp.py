@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bench.traces.world import large_trace, traces
-from handrail.traces import Kind, Span
+from handrail.traces.model import Kind, Span
 
 SPANS_PER_REQUEST = 100
 SENDERS = 4

@@ -12,16 +12,10 @@ from statistics import median
 from typing import Any
 
 from bench.traces.world import SINCE, UNTIL, large_trace, traces
-from handrail.kernel import Database
-from handrail.traces import (
-    Span,
-    StoreSpans,
-    load_trace,
-    missing_spans,
-    spend_by,
-    step_latencies,
-    top_traces,
-)
+from handrail.kernel.db.database import Database
+from handrail.traces.model import Span
+from handrail.traces.store.queries import missing_spans, spend_by, step_latencies, top_traces
+from handrail.traces.store.spans import StoreSpans, load_trace
 
 BATCH = 500
 LANES = 4

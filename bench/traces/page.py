@@ -12,8 +12,9 @@ from statistics import median
 
 from playwright.sync_api import expect, sync_playwright
 
-from handrail.kernel import Database
-from handrail.traces import Span, StoreSpans
+from handrail.kernel.db.database import Database
+from handrail.traces.model import Span
+from handrail.traces.store.spans import StoreSpans
 from tests.services.chromium import FLAGS, find_chromium
 
 SPANS = 20_000

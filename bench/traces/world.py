@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from handrail.kernel import NanoUsd, unix_ns
-from handrail.traces import Kind, Span, Usage
+from handrail.kernel.clock import unix_ns
+from handrail.kernel.money import NanoUsd
+from handrail.traces.model import Kind, Span, Usage
 
 SINCE = datetime(2026, 9, 1, 8, 30, tzinfo=UTC)
 DAYS = 30

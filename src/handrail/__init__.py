@@ -6,73 +6,34 @@ support = govern(Agent(..., tools=[tool(find_order, effect="reads")]), name="sup
 outcome = await support.run("I was charged twice", user="u-17", tenant="acme")
 """
 
-from typing import TYPE_CHECKING, Any
-
-from .fallback import Calibration, Confidence
-from .kernel import (
-    BadInput,
-    BadSettings,
-    HandrailError,
-    MissingExtra,
-    NanoUsd,
-    NotFound,
-    Settings,
-    StoreError,
-    load_settings,
-    show_usd,
-)
-from .runs import (
-    ActionUncertain,
+from .config.settings import Settings, load_settings
+from .fallback.routing import Calibration, Confidence
+from .kernel.errors import BadInput, BadSettings, HandrailError, MissingExtra, NotFound, StoreError
+from .kernel.money import NanoUsd, show_usd
+from .runs.agent import GovernedAgent, govern
+from .runs.approvals import idempotency_key
+from .runs.completion import OutcomeNotStored
+from .runs.errors import ActionUncertain, CeilingReached, NotResumable
+from .runs.feedback import feedback
+from .runs.fingerprint import Fingerprint
+from .runs.governance import Governance
+from .runs.outcome import (
     Answered,
     AwaitingApproval,
-    CeilingReached,
-    Ended,
     Escalated,
     Facts,
     Failed,
     Fault,
     FellBack,
-    Fingerprint,
-    Governance,
-    GovernedAgent,
-    NotResumable,
     Outcome,
-    OutcomeNotStored,
     Proposal,
     Refused,
-    Retracted,
-    RunRequest,
-    Runtime,
-    StreamEvent,
-    TextDelta,
-    ToolCalled,
-    ToolReturned,
-    Trials,
-    feedback,
-    govern,
-    idempotency_key,
-    tool,
-    use_runtime,
 )
-from .traces import parallel, step
-
-if TYPE_CHECKING:
-    from .evals import (
-        Scored,
-        Seen,
-        at_least,
-        close,
-        contains,
-        exact,
-        fields,
-        graded,
-        json_schema,
-        lacks,
-        matches,
-        normalised,
-        within,
-        world,
-    )
+from .runs.request import RunRequest
+from .runs.runtime import Runtime, use_runtime
+from .runs.streaming import Ended, Retracted, StreamEvent, TextDelta, ToolCalled, ToolReturned
+from .runs.tools import tool
+from .traces.recorder.steps import parallel, step
 
 __all__ = [
     "ActionUncertain",
@@ -104,62 +65,19 @@ __all__ = [
     "Retracted",
     "RunRequest",
     "Runtime",
-    "Scored",
-    "Seen",
     "Settings",
     "StoreError",
     "StreamEvent",
     "TextDelta",
     "ToolCalled",
     "ToolReturned",
-    "Trials",
-    "at_least",
-    "close",
-    "contains",
-    "exact",
     "feedback",
-    "fields",
     "govern",
-    "graded",
     "idempotency_key",
-    "json_schema",
-    "lacks",
     "load_settings",
-    "matches",
-    "normalised",
     "parallel",
     "show_usd",
     "step",
     "tool",
     "use_runtime",
-    "within",
-    "world",
 ]
-
-_SCORERS = frozenset(
-    {
-        "Scored",
-        "Seen",
-        "at_least",
-        "close",
-        "contains",
-        "exact",
-        "fields",
-        "graded",
-        "json_schema",
-        "lacks",
-        "matches",
-        "normalised",
-        "within",
-        "world",
-    }
-)
-
-
-def __getattr__(name: str) -> Any:
-    # Scorers are for tests and evals: 0.15 s that a program in production need not pay.
-    if name in _SCORERS:
-        from . import evals
-
-        return getattr(evals, name)
-    raise AttributeError(f"module 'handrail' has no attribute {name!r}")

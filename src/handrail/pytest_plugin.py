@@ -19,10 +19,13 @@ from typing import Any
 
 import pytest
 
-from handrail.agents import find_agent
-from handrail.evals import Case, Running, Trial, evaluating, frozen_set
-from handrail.kernel import load_settings
-from handrail.runs import GovernedAgent, Runtime
+from handrail.config.settings import load_settings
+from handrail.evals.eval_set.model import Case
+from handrail.evals.runner.eval_run import Running, evaluating, frozen_set
+from handrail.evals.store.eval_runs import Trial
+from handrail.registry import find_agent
+from handrail.runs.agent import GovernedAgent
+from handrail.runs.runtime import Runtime
 
 _MARK = "handrail_eval"
 

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from handrail.ceilings import charge_expired
-from handrail.kernel import Job, claim, finish, give_up, new_id, retry_later
-from handrail.review import expire
-from handrail.runs import GovernedAgent, NotResumable, Runtime, load_run, use_runtime
+from handrail.ceilings.ledger import charge_expired
+from handrail.kernel.db.jobs import Job, claim, finish, give_up, retry_later
+from handrail.kernel.ids import new_id
+from handrail.review.approvals.store import expire
+from handrail.runs.agent import GovernedAgent
+from handrail.runs.errors import NotResumable
+from handrail.runs.runtime import Runtime, use_runtime
+from handrail.runs.store.runs import load_run
 
 FindAgent: TypeAlias = Callable[[str], GovernedAgent[Any, Any]]
 

@@ -6,19 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.access import (
-    NotAllowed,
-    WrongCredentials,
-    check_key,
-    check_scope,
-    key_id_of,
-    new_key,
-    read_scopes,
-    roles_of,
-)
+from handrail.access.api_keys import check_key, check_scope, key_id_of, new_key, read_scopes
+from handrail.access.errors import NotAllowed, WrongCredentials
+from handrail.access.login_throttle import FORGOTTEN, FREE, LONGEST_WAIT, Subject, counted, retry_at
 from handrail.access.passwords import LONGEST, SHORTEST, hash_password, is_password
-from handrail.access.throttle import FORGOTTEN, FREE, LONGEST_WAIT, Subject, counted, retry_at
-from handrail.kernel import BadInput
+from handrail.access.users import roles_of
+from handrail.kernel.errors import BadInput
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SUBJECTS: tuple[Subject, ...] = ("name", "address")

@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from handrail import Runtime
 from handrail.testing import VirtualClock
 from tests.browser.seed import Desk, fill, settings
+from tests.server.serving import Served, served
 from tests.services.chromium import FLAGS, find_chromium
-from tests.web.serving import Served, served
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 

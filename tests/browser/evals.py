@@ -12,8 +12,10 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
-from handrail import Answered, GovernedAgent, Outcome, Runtime, Trials, govern, tool
-from handrail.evals import freeze, gate, set_baseline
+from handrail import Answered, GovernedAgent, Outcome, Runtime, govern, tool
+from handrail.evals import EvalSpec
+from handrail.evals.eval_set.model import freeze
+from handrail.evals.gate.gate import gate, set_baseline
 from handrail.testing import VirtualClock
 
 NAME = "triage"
@@ -45,7 +47,7 @@ class Triage:
             instructions=PROMPTS[version],
             tools=[tool(self.find_order, effect="reads")],
         )
-        return govern(agent, name=NAME, trials=Trials(cases=self._cases, observe=_category))
+        return govern(agent, name=NAME, trials=EvalSpec(cases=self._cases, observe=_category))
 
     async def find_order(self, number: int) -> dict[str, Any]:
         """An order by its number."""

@@ -13,8 +13,8 @@ from handrail import Runtime, use_runtime
 from handrail.testing import VirtualClock
 from tests.browser.evals import Triage
 from tests.browser.seed import Desk, fill, settings
+from tests.server.serving import served
 from tests.services.chromium import FLAGS, find_chromium
-from tests.web.serving import served
 
 TO = Path(__file__).parents[2] / "docs" / "img"
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)

@@ -13,8 +13,8 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
 from handrail import GovernedAgent, RunRequest, Runtime, Settings, feedback, govern, tool, use_runtime
-from handrail.kernel import Ceilings, Price
-from handrail.review import decide, list_approvals
+from handrail.config.settings import Ceilings, Price
+from handrail.review.approvals.store import decide, list_approvals
 from handrail.testing import VirtualClock
 from handrail.worker import run_due
 

@@ -17,7 +17,7 @@ from handrail.testing import VirtualClock
 from tests.browser.conftest import NOON
 from tests.browser.evals import Triage
 from tests.browser.seed import Desk, settings
-from tests.web.serving import Served, served
+from tests.server.serving import Served, served
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ from itertools import count
 import pytest
 from playwright.sync_api import Page, expect
 
-from handrail.kernel import unix_ns
-from handrail.traces import Span, StoreSpans, Usage
+from handrail.kernel.clock import unix_ns
+from handrail.traces.model import Span, Usage
+from handrail.traces.store.spans import StoreSpans
 from tests.browser.conftest import NOON
-from tests.web.serving import Served
+from tests.server.serving import Served
 
 MENU = ("Overview", "Runs", "Inbox", "Traces", "Steps", "Cost", "Spending", "Evals")
 LARGE = "ab" * 16

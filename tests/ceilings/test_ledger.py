@@ -22,26 +22,15 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, Row, select
 
-from handrail.ceilings import (
-    LEASE,
-    Amount,
-    Ask,
-    Hold,
-    Limits,
-    Refusal,
-    Scope,
-    Window,
-    audit,
-    charge_expired,
-    hold,
-    load_holds,
-    settle,
-    spending,
-    windows_of,
-)
-from handrail.ceilings.amount import NOTHING
-from handrail.ceilings.ledger import _account_rows, accounts
-from handrail.kernel import Database, NanoUsd, Op
+from handrail.ceilings.amounts import NOTHING, Amount
+from handrail.ceilings.decision import Ask, Refusal
+from handrail.ceilings.ledger import LEASE, Hold, _account_rows, accounts, charge_expired, hold, settle
+from handrail.ceilings.ledger_queries import audit, load_holds, spending
+from handrail.ceilings.limits import Limits, Scope
+from handrail.ceilings.windows import Window, windows_of
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.group_writer import Op
+from handrail.kernel.money import NanoUsd
 
 ZONE = ZoneInfo("Europe/Berlin")
 LIMITS = Limits(

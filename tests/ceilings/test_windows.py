@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handrail.ceilings import Window, windows_of
-from handrail.ceilings.windows import day_of, month_of
+from handrail.ceilings.windows import Window, day_of, month_of, windows_of
 
 ZONES = st.sampled_from(sorted(available_timezones() - {"localtime", "Factory"})).map(ZoneInfo)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,7 +10,8 @@ from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-from handrail import Answered, Outcome, Trials, govern, tool
+from handrail import Answered, Outcome, govern, tool
+from handrail.evals import EvalSpec
 
 
 def say_again(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
@@ -59,7 +60,7 @@ def _heard(messages: list[ModelMessage]) -> str:
     return content
 
 
-trials: Trials[None, str] = Trials(cases=Path(__file__).parent / "cases.yaml", observe=observe)
+trials: EvalSpec[None, str] = EvalSpec(cases=Path(__file__).parent / "cases.yaml", observe=observe)
 echo = govern(Agent(FunctionModel(say_again)), name="echo", trials=trials)
 silent = govern(Agent(FunctionModel(stay_silent)), name="silent", trials=trials)
 down = govern(Agent(FunctionModel(be_down)), name="down")

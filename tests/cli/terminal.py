@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handrail.kernel import Database, SystemClock
-from handrail.runs import RunView, list_runs
+from handrail.kernel.clock import SystemClock
+from handrail.kernel.db.database import Database
+from handrail.runs.store.runs import RunView, list_runs
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "handrail"
 TOML = """\

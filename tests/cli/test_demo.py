@@ -9,8 +9,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from handrail.evals import freeze
-from handrail.kernel import SystemClock
+from handrail.evals.eval_set.model import freeze
+from handrail.kernel.clock import SystemClock
 from tests.cli.terminal import PROGRAM, Folder, environment
 
 NOWHERE = "http://127.0.0.1:9"

@@ -2,8 +2,8 @@
 
 import json
 
-from handrail.evals import freeze
-from handrail.kernel import SystemClock
+from handrail.evals.eval_set.model import freeze
+from handrail.kernel.clock import SystemClock
 from tests.cli.terminal import Folder
 
 

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from handrail.cli.typed import read_fields
-from handrail.evals import freeze, load_set
-from handrail.kernel import BadInput, Database, SystemClock, new_id
-from handrail.review import Verdict, give_verdict, verdicts_of
+from handrail.cli.options import read_fields
+from handrail.evals.eval_set.model import freeze, load_set
+from handrail.kernel.clock import SystemClock
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import BadInput
+from handrail.kernel.ids import new_id
+from handrail.review.feedback import Verdict, give_verdict, verdicts_of
 from tests.cli.terminal import Ended, Folder
 
 TOML = '[agents]\nsorter = "sorting:sorter"\nbuggy = "sorting:buggy"\n'
@@ -23,7 +26,7 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.function import FunctionModel
 
-from handrail import Answered, Trials, govern
+from handrail import Answered, EvalSpec, govern
 
 HERE = Path(__file__).parent
 PROMPT = (HERE / "prompt.txt").read_text()
@@ -43,7 +46,7 @@ def observe(outcome):
     return {"category": outcome.output} if isinstance(outcome, Answered) else {}
 
 
-trials = Trials(cases=HERE / "cases.yaml", observe=observe)
+trials = EvalSpec(cases=HERE / "cases.yaml", observe=observe)
 sorter = govern(Agent(FunctionModel(sort), instructions=PROMPT), name="sorter", trials=trials)
 buggy = govern(Agent(FunctionModel(fail), instructions=PROMPT), name="buggy", trials=trials)
 '''

@@ -8,13 +8,14 @@ from xml.etree import ElementTree as Xml
 import pytest
 import yaml
 
-from handrail.cli.gates import read_margin
-from handrail.evals import freeze
-from handrail.kernel import BadInput, SystemClock
+from handrail.cli.eval.gate import read_margin
+from handrail.evals.eval_set.model import freeze
+from handrail.kernel.clock import SystemClock
+from handrail.kernel.errors import BadInput
 from tests.cli.terminal import Folder
 
 ROOT = Path(__file__).parents[2]
-WORKFLOW = ROOT / ".github" / "workflows" / "handrail-gate.yml"
+WORKFLOW = ROOT / "docs" / "examples" / "handrail-gate.yml"
 HOSTILE = "<img src=x> | [a](http://b) `c` @everyone"
 AGENTS = '''\
 """An agent that says again what it hears, judged by a model that finds every short answer polite."""
@@ -25,7 +26,7 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import FunctionModel
 
-from handrail import Answered, Trials, govern
+from handrail import Answered, EvalSpec, govern
 from handrail.evals import Criterion, Rubric, exact, judge
 
 HERE = Path(__file__).parent
@@ -47,11 +48,10 @@ def observe(outcome):
 
 
 cases = HERE / "cases.yaml"
-echo = govern(Agent(FunctionModel(say_again)), name="echo", trials=Trials(cases=cases, observe=observe))
+echo = govern(Agent(FunctionModel(say_again)), name="echo", trials=EvalSpec(cases=cases, observe=observe))
 tone = judge(POLITE, FunctionModel(find_polite), name="tone")
-judged = govern(
-    Agent(FunctionModel(say_again)), name="judged", trials=Trials(cases=cases, observe=observe, scorers=(exact(), tone))
-)
+spec = EvalSpec(cases=cases, observe=observe, scorers=(exact(), tone))
+judged = govern(Agent(FunctionModel(say_again)), name="judged", trials=spec)
 '''
 
 

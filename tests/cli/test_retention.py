@@ -7,13 +7,15 @@ from functools import partial
 
 import pytest
 
-from handrail.ceilings import spending
-from handrail.kernel import NotFound, Settings, SystemClock, unix_ns
-from handrail.review import give_verdict, list_verdicts
-from handrail.review.verdicts import Verdict
-from handrail.runs import Runtime, load_run, use_runtime
-from handrail.runs.store import load_conversation
-from handrail.traces import StoreSpans, load_payload, spend_by, top_traces
+from handrail.ceilings.ledger_queries import spending
+from handrail.config.settings import Settings
+from handrail.kernel.clock import SystemClock, unix_ns
+from handrail.kernel.errors import NotFound
+from handrail.review.feedback import Verdict, give_verdict, list_verdicts
+from handrail.runs.runtime import Runtime, use_runtime
+from handrail.runs.store.runs import load_conversation, load_run
+from handrail.traces.store.queries import spend_by, top_traces
+from handrail.traces.store.spans import StoreSpans, load_payload
 from tests.cli import shop
 from tests.cli.terminal import Folder
 from tests.traces.samples import span

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from handrail.evals import load_set
+from handrail.evals.eval_set.model import load_set
 from tests.cli.terminal import Ended
 from tests.cli.test_evals import GOOD, WORSE, Shop, problem
 

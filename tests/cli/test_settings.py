@@ -8,7 +8,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from handrail.cli.app import app
-from handrail.kernel import Database
+from handrail.kernel.db.database import Database
 from tests.cli.terminal import TOML, Folder
 
 

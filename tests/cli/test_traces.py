@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from handrail.cli.app import app
-from handrail.cli.ranges import moment, spread
-from handrail.cli.screen import span_trees
-from handrail.kernel import BadInput, Database, NanoUsd
-from handrail.traces import Span, StoreSpans, Usage, span_tree
+from handrail.cli.output import span_trees
+from handrail.cli.time_ranges import moment, spread
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import BadInput
+from handrail.kernel.money import NanoUsd
+from handrail.traces.analysis.tree import span_tree
+from handrail.traces.model import Span, Usage
+from handrail.traces.store.spans import StoreSpans
 from tests.cli.terminal import Ended, Folder
-from tests.traces.made import S, made, slow_run
+from tests.traces.span_builders import S, made, slow_run
 
 CENT = 10_000_000
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from handrail.evals import freeze
-from handrail.kernel import Settings, SystemClock
-from handrail.kernel.schema import REVISIONS
-from handrail.runs import Runtime, use_runtime
+from handrail.config.settings import Settings
+from handrail.evals.eval_set.model import freeze
+from handrail.kernel.clock import SystemClock
+from handrail.kernel.db.schema import REVISIONS
+from handrail.runs.runtime import Runtime, use_runtime
 from tests.cli import shop
 from tests.cli.terminal import Folder
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from handrail.kernel import Database, store_url, upgrade
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.engine import store_url
+from handrail.kernel.db.schema import upgrade
 
 
 @pytest.fixture

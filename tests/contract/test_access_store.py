@@ -6,28 +6,30 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from handrail.access import (
-    SESSION,
-    ApiKey,
-    TooManyTries,
-    WrongCredentials,
+from handrail.access.api_keys import ApiKey, new_key
+from handrail.access.errors import TooManyTries, WrongCredentials
+from handrail.access.login import log_in, new_person
+from handrail.access.login_throttle import FREE
+from handrail.access.store import (
     add_key,
     anybody,
+    api_keys,
     close_session,
+    failed_logins,
     list_keys,
     list_people,
     load_key,
     load_session,
-    log_in,
-    new_key,
-    new_person,
+    people,
     remove_person,
     revoke_key,
+    sessions,
     touch_key,
+    try_login,
 )
-from handrail.access.store import api_keys, failed_logins, people, sessions, try_login
-from handrail.access.throttle import FREE
-from handrail.kernel import BadInput, Database, NotFound
+from handrail.access.users import SESSION
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import BadInput, NotFound
 from handrail.testing import VirtualClock
 
 PASSWORD = "correct horse battery staple"

@@ -9,25 +9,15 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, delete, update
 
-from handrail.ceilings import (
-    BATCH,
-    LEASE,
-    Amount,
-    Ask,
-    Hold,
-    HoldView,
-    Limits,
-    Refusal,
-    Window,
-    audit,
-    charge_expired,
-    hold,
-    load_holds,
-    settle,
-    spending,
-)
-from handrail.ceilings.ledger import accounts, holds
-from handrail.kernel import Database, NanoUsd, enqueue
+from handrail.ceilings.amounts import Amount
+from handrail.ceilings.decision import Ask, Refusal
+from handrail.ceilings.ledger import BATCH, LEASE, Hold, accounts, charge_expired, hold, holds, settle
+from handrail.ceilings.ledger_queries import HoldView, audit, load_holds, spending
+from handrail.ceilings.limits import Limits
+from handrail.ceilings.windows import Window
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.jobs import enqueue
+from handrail.kernel.money import NanoUsd
 
 NOW = datetime(2026, 3, 31, 23, 50, tzinfo=UTC)
 TODAY = Window(datetime(2026, 3, 31, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))

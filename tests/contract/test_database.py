@@ -9,14 +9,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, select, text
 
-import handrail.access
-import handrail.evals
-import handrail.runs
-import handrail.traces
-import handrail.web
-from handrail.kernel import Database, StoreNewer, StoreOlder, StoreReadOnly, enqueue, metadata, store_url, upgrade
-from handrail.kernel.jobs import jobs
-from handrail.kernel.schema import REVISIONS
+import handrail.server.app
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.engine import store_url
+from handrail.kernel.db.jobs import enqueue, jobs
+from handrail.kernel.db.schema import REVISIONS, metadata, upgrade
+from handrail.kernel.errors import StoreNewer, StoreOlder, StoreReadOnly
 from handrail.testing import VirtualClock
 
 NOW = VirtualClock().now()
@@ -109,7 +107,7 @@ def test_threads_without_a_loop_may_write(database: Database) -> None:
 
 def test_the_migrations_make_the_tables_that_the_slices_declare(address: str) -> None:
     """The migrated store and the declared tables do not differ."""
-    assert {handrail.traces, handrail.runs, handrail.evals, handrail.access, handrail.web}
+    assert handrail.server.app
     engine = create_engine(store_url(address, Path()))
     with engine.connect() as conn:
         assert compare_metadata(MigrationContext.configure(conn), metadata) == []

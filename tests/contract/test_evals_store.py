@@ -9,23 +9,16 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from handrail.evals import (
-    Baseline,
-    GateView,
-    Trial,
-    Verdict,
-    compared,
-    list_baselines,
-    list_eval_runs,
-    list_gates,
-    load_eval_run,
-    newest_baseline,
-    plain_rule,
-)
-from handrail.evals.gates.verdicts import add_gate
-from handrail.evals.running import baselines as baselines_store
-from handrail.evals.running import store as evals_store
-from handrail.kernel import Database, NanoUsd, NotFound
+from handrail.evals.gate.decision_rule import compared, plain_rule
+from handrail.evals.gate.verdict_store import GateView, add_gate, list_gates
+from handrail.evals.scorers.score import Verdict
+from handrail.evals.store import baselines as baselines_store
+from handrail.evals.store import eval_runs as evals_store
+from handrail.evals.store.baselines import Baseline, list_baselines, newest_baseline
+from handrail.evals.store.eval_runs import Trial, list_eval_runs, load_eval_run
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import NotFound
+from handrail.kernel.money import NanoUsd
 from handrail.testing import VirtualClock
 
 NOW = VirtualClock().now()

@@ -3,7 +3,8 @@
 import asyncio
 from datetime import timedelta
 
-from handrail.kernel import Database, claim, enqueue, finish, give_up, retry_later
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.jobs import claim, enqueue, finish, give_up, retry_later
 from handrail.testing import VirtualClock
 
 NOW = VirtualClock().now()

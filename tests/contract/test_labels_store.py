@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from handrail.evals import Label, Sample, add_label, load_labels
-from handrail.evals.labelling.labels import add_samples, best_labelled, load_samples
-from handrail.kernel import Database
+from handrail.evals.store.labels import Label, Sample, add_label, add_samples, best_labelled, load_labels, load_samples
+from handrail.kernel.db.database import Database
 from handrail.testing import VirtualClock
 
 NOW = VirtualClock().now()

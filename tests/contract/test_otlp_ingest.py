@@ -6,10 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from handrail.kernel import Database, Op
-from handrail.traces import Received, ingest, load_payload, load_trace, names, read_otlp, span_tree
-from handrail.traces.otlp.ingest import BATCH
-from handrail.traces.store.spans import spans
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.group_writer import Op
+from handrail.traces import semconv
+from handrail.traces.analysis.tree import span_tree
+from handrail.traces.otlp.ingest import BATCH, Received, ingest, read_otlp
+from handrail.traces.store.spans import load_payload, load_trace, spans
 from tests.traces.otlp_samples import PROTOBUF, protobuf, span
 
 TRACE = "07" * 16
@@ -110,7 +112,7 @@ async def test_what_a_store_does_not_take(database: Database) -> None:
     assert (first.user, first.model, first.error_type, first.name) == ("u\ufffd", "m\ufffd", "e\ufffd", "n\ufffd")
     assert first.attributes["gen_ai.usage.input_tokens"] == 2**63 - 1
     assert first.attributes["x\0"] == "y\0"
-    assert first.attributes[names.TENANT] == "\ufffd"
+    assert first.attributes[semconv.TENANT] == "\ufffd"
     assert await database.read(partial(load_payload, trace_id=TRACE, span_id=first.span_id)) is not None
 
 

@@ -10,38 +10,35 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, text
 
-from handrail.kernel import Database, Job, NotFound, claim
-from handrail.kernel.jobs import jobs
-from handrail.review import (
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.jobs import Job, claim, jobs
+from handrail.kernel.errors import NotFound
+from handrail.review.approvals.errors import AlreadyDecided, NotPermitted, StillExecuting
+from handrail.review.approvals.model import (
     EXECUTING,
     EXPIRES,
-    AlreadyDecided,
     AlreadyExecuted,
     Approval,
     Execute,
     NotApproved,
-    NotPermitted,
-    StillExecuting,
     Unknown,
-    Verdict,
+    digest,
+)
+from handrail.review.approvals.store import (
     approvals_of,
     begin,
     complete,
     decide,
-    digest,
     expire,
     fail,
-    give_verdict,
     list_approvals,
-    list_verdicts,
     load_approval,
     propose,
     recover,
     renew_executing,
-    used_in_case,
-    verdicts_of,
     withdraw,
 )
+from handrail.review.feedback import Verdict, give_verdict, list_verdicts, used_in_case, verdicts_of
 from tests.review.samples import ARGUMENTS, DIGEST, NOW, ROLES, approval
 
 LATE = NOW + EXPIRES

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from handrail.kernel import Database, NotFound, unix_ns
-from handrail.runs import (
-    Fingerprint,
+from handrail.kernel.clock import unix_ns
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import NotFound
+from handrail.runs.fingerprint import Fingerprint, Sent, sha256
+from handrail.runs.store import runs as runs_store
+from handrail.runs.store.runs import (
     RunView,
     known_runs,
     last_outcomes,
@@ -21,8 +24,6 @@ from handrail.runs import (
     load_prompt,
     load_run,
 )
-from handrail.runs import store as runs_store
-from handrail.runs.fingerprint import Sent, sha256
 from handrail.testing import VirtualClock
 
 NOW = VirtualClock().now()

@@ -8,26 +8,25 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from handrail.kernel import Database, NanoUsd, NotFound, from_unix_ns
-from handrail.traces import (
+from handrail.kernel.clock import from_unix_ns
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import NotFound
+from handrail.kernel.money import NanoUsd
+from handrail.traces.model import Span
+from handrail.traces.store import retention
+from handrail.traces.store.queries import spend_by, step_latencies, top_traces
+from handrail.traces.store.retention import (
     Removed,
-    Span,
-    StoreSpans,
     count_old,
     free_bytes,
-    load_payload,
-    load_trace,
     old_payloads,
     old_spans,
     remove_payloads,
     remove_spans,
     remove_user,
-    spend_by,
-    step_latencies,
-    top_traces,
     traces_of_user,
 )
-from handrail.traces.store import retention
+from handrail.traces.store.spans import StoreSpans, load_payload, load_trace
 from handrail.traces.store.summaries import summarise
 from tests.traces.samples import DAY, HOUR, MIDNIGHT, span
 

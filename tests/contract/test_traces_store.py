@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 
-from handrail.kernel import Database, NanoUsd, NotFound
-from handrail.traces import StoreSpans, TraceSummary, Usage, load_payload, load_trace, top_traces
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import NotFound
+from handrail.kernel.money import NanoUsd
+from handrail.traces.model import Usage
+from handrail.traces.store.queries import top_traces
+from handrail.traces.store.spans import StoreSpans, load_payload, load_trace
+from handrail.traces.store.summaries import TraceSummary
 from tests.traces.samples import span
 
 

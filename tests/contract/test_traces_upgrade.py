@@ -11,11 +11,13 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, Table, create_engine, select
 
-import handrail.migrations
-from handrail.kernel import Database, store_url, upgrade
-from handrail.traces import StoreSpans, load_trace, top_traces
+import handrail.kernel.db.migrations
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.engine import store_url
+from handrail.kernel.db.schema import upgrade
+from handrail.traces.store.queries import top_traces
 from handrail.traces.store.rollups import spend_rollups, step_rollups
-from handrail.traces.store.spans import spans
+from handrail.traces.store.spans import StoreSpans, load_trace, spans
 from handrail.traces.store.summaries import traces
 from tests.traces.samples import HOUR, MIDNIGHT
 
@@ -61,7 +63,7 @@ def old(store_url: str) -> str:
     engine = create_engine(_parsed(store_url))
     with engine.begin() as conn:
         config = Config()
-        config.set_main_option("script_location", str(Path(handrail.migrations.__file__).parent))
+        config.set_main_option("script_location", str(Path(handrail.kernel.db.migrations.__file__).parent))
         config.attributes["connection"] = conn
         command.upgrade(config, BEFORE)
         _fill(conn)

@@ -7,21 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from handrail.kernel import Database, Op, SystemClock, upgrade
-from handrail.kernel import store_url as parsed
-from handrail.review import (
-    EXECUTING,
-    EXPIRES,
-    AlreadyExecuted,
-    Begun,
-    Execute,
-    StillExecuting,
-    Unknown,
-    begin,
-    load_approval,
-    propose,
-    recover,
-)
+from handrail.kernel.clock import SystemClock
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.engine import store_url as parsed
+from handrail.kernel.db.group_writer import Op
+from handrail.kernel.db.schema import upgrade
+from handrail.review.approvals.errors import StillExecuting
+from handrail.review.approvals.model import EXECUTING, EXPIRES, AlreadyExecuted, Begun, Execute, Unknown
+from handrail.review.approvals.store import begin, load_approval, propose, recover
 from tests.crash.processes import running, said, tell
 from tests.review.samples import DIGEST, approval
 

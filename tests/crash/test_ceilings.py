@@ -13,24 +13,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from handrail.ceilings import (
-    BATCH,
-    LEASE,
-    AccountView,
-    Amount,
-    Ask,
-    Hold,
-    HoldView,
-    Limits,
-    audit,
-    charge_expired,
-    hold,
-    load_holds,
-    settle,
-    spending,
-)
-from handrail.kernel import Database, NanoUsd, upgrade
-from handrail.kernel import store_url as parsed
+from handrail.ceilings.amounts import Amount
+from handrail.ceilings.decision import Ask
+from handrail.ceilings.ledger import BATCH, LEASE, Hold, charge_expired, hold, settle
+from handrail.ceilings.ledger_queries import AccountView, HoldView, audit, load_holds, spending
+from handrail.ceilings.limits import Limits
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.engine import store_url as parsed
+from handrail.kernel.db.schema import upgrade
+from handrail.kernel.money import NanoUsd
 from tests.crash.processes import running, said
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from handrail.evals import freeze
-from handrail.kernel import SystemClock
+from handrail.evals.eval_set.model import freeze
+from handrail.kernel.clock import SystemClock
 from tests.cli.terminal import PROGRAM, Folder, environment
-from tests.crash import test_thread
+from tests.crash import test_end_to_end
 from tests.crash.processes import running, said, tell
 
-stores = test_thread.stores
+stores = test_end_to_end.stores
 
 WANTED = sorted(f"{case_id} {trial}" for case_id in ("one", "two", "refund") for trial in (1, 2))
 COST = 20_000_000
@@ -30,7 +30,7 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.function import FunctionModel
 
-from handrail import Trials, govern
+from handrail import EvalSpec, govern
 
 
 async def respond(messages, _info):
@@ -47,7 +47,7 @@ def observe(outcome):
     return {"said": outcome.output}
 
 
-trials = Trials(cases=Path(__file__).parent / "cases.yaml", observe=observe)
+trials = EvalSpec(cases=Path(__file__).parent / "cases.yaml", observe=observe)
 echo = govern(Agent(FunctionModel(respond)), name="echo", trials=trials)
 """
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, select
 
-from handrail.kernel import Database, NotFound, SystemClock, upgrade
-from handrail.kernel import store_url as parsed
-from handrail.kernel.jobs import jobs
-from handrail.runs import RunView, list_runs, load_input, load_outcomes, load_run
-from handrail.runs.store import LEASE
-from handrail.traces import load_trace
+from handrail.kernel.clock import SystemClock
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.engine import store_url as parsed
+from handrail.kernel.db.jobs import jobs
+from handrail.kernel.db.schema import upgrade
+from handrail.kernel.errors import NotFound
+from handrail.runs.store.runs import LEASE, RunView, list_runs, load_input, load_outcomes, load_run
+from handrail.traces.store.spans import load_trace
 from tests.crash.processes import running, said
 
 

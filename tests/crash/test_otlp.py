@@ -4,9 +4,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from handrail.kernel import Database, upgrade
-from handrail.kernel import store_url as parsed
-from handrail.traces import top_traces
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.engine import store_url as parsed
+from handrail.kernel.db.schema import upgrade
+from handrail.traces.store.queries import top_traces
 from handrail.traces.store.spans import spans
 from tests.crash.processes import running, said
 

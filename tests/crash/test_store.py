@@ -17,11 +17,11 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from sqlalchemy import Connection, Table, event, func, select
 
 from handrail import OutcomeNotStored, govern
-from handrail.kernel import Database, Op, StoreDamaged, StoreError, StoreFull, StoreReadOnly, StoreUnreachable, enqueue
-from handrail.kernel.jobs import jobs
-from handrail.kernel.writer import CHECKPOINT_BYTES
-from handrail.runs import list_runs
-from handrail.runs.store import LEASE, messages, outcomes, runs
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.group_writer import CHECKPOINT_BYTES, Op
+from handrail.kernel.db.jobs import enqueue, jobs
+from handrail.kernel.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly, StoreUnreachable
+from handrail.runs.store.runs import LEASE, list_runs, messages, outcomes, runs
 from handrail.testing import VirtualClock, sandbox
 from handrail.traces.store.summaries import traces
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.evals.labelling.calibration import (
+from handrail.evals.labels.calibration import (
     MIN_FAILURES,
     Calibration,
     Interval,

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail import Answered, Escalated, Failed, Outcome, Seen, Trials, exact, world
-from handrail.evals import Case, EvalSet, lint_set, passed_by_idling
-from handrail.evals.sets.lint import near_duplicates
-from tests.evals.seen import ON
+from handrail import Answered, Escalated, Failed, Outcome
+from handrail.evals import EvalSpec, Seen, exact, world
+from handrail.evals.eval_set.lint import lint_set, near_duplicates
+from handrail.evals.eval_set.model import Case, EvalSet
+from handrail.evals.scorers.noop_baseline import passed_by_idling
+from tests.evals.scorer_contexts import ON
 
 
 def made(*asked: str, **more: Any) -> EvalSet:
@@ -143,7 +145,7 @@ IDLE = EvalSet(
 
 async def test_what_doing_nothing_passes() -> None:
     """Cases that failing, escalating or saying nothing passes are named with that way; those that need work are not."""
-    found = await passed_by_idling(Trials[Any, Any](cases=Path("x"), observe=observe), IDLE)
+    found = await passed_by_idling(EvalSpec[Any, Any](cases=Path("x"), observe=observe), IDLE)
     assert found == {
         "no-refund": "fails every time",
         "to-a-person": "hands everything to a person",
@@ -169,6 +171,6 @@ async def test_doing_nothing_meets_the_sets_own_scorers() -> None:
         return bool(1 / len(found.case.tags))
 
     for scorers in ((exact(), world(refunded)), (explodes,)):
-        spec = Trials[Any, Any](cases=Path("x"), observe=observe, deps=fresh, scorers=scorers)
+        spec = EvalSpec[Any, Any](cases=Path("x"), observe=observe, deps=fresh, scorers=scorers)
         assert await passed_by_idling(spec, IDLE) == {}
     assert len({id(each) for each in worlds}) == len(worlds)

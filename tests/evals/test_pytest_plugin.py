@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from handrail.evals import list_eval_runs, load_eval_run
-from handrail.kernel import Database
+from handrail.evals.store.eval_runs import list_eval_runs, load_eval_run
+from handrail.kernel.db.database import Database
 
 CONFTEST = 'pytest_plugins = ["handrail.pytest_plugin"]\n'
 SHOP = """
@@ -14,7 +14,7 @@ from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.function import FunctionModel
-from handrail import Answered, Trials, govern
+from handrail import Answered, EvalSpec, govern
 
 def reply(messages, info):
     said = messages[-1].parts[-1].content
@@ -23,7 +23,7 @@ def reply(messages, info):
 def observe(outcome):
     return {"said": outcome.output} if isinstance(outcome, Answered) else {}
 
-echo = govern(Agent(FunctionModel(reply)), name="echo", trials=Trials(cases=Path("cases.yaml"), observe=observe))
+echo = govern(Agent(FunctionModel(reply)), name="echo", trials=EvalSpec(cases=Path("cases.yaml"), observe=observe))
 """
 CASES = """
 name: echo
@@ -45,7 +45,7 @@ def test_a_set_as_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
     """Each case is a test by its name, the wrong one fails, and the session is one complete eval run."""
     import datetime as dt
 
-    from handrail.evals import freeze
+    from handrail.evals.eval_set.model import freeze
 
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(shop=SHOP, test_echo=TESTS)

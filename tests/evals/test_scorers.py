@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from handrail import BadInput, HandrailError, Scored, Seen, Trials
-from handrail.evals import (
-    ScorerFailed,
-    Verdict,
+from handrail import BadInput, HandrailError
+from handrail.evals import EvalSpec, Scored, Seen
+from handrail.evals.scorers.builtin import (
     at_least,
     close,
     contains,
@@ -25,12 +24,12 @@ from handrail.evals import (
     lacks,
     matches,
     normalised,
-    scorer_hash,
-    verdict_of,
     within,
     world,
 )
-from tests.evals.seen import seen
+from handrail.evals.scorers.fingerprint import scorer_hash
+from handrail.evals.scorers.score import ScorerFailed, Verdict, verdict_of
+from tests.evals.scorer_contexts import seen
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-3, 3) | st.text("aB ", max_size=3),
@@ -41,8 +40,8 @@ facts = st.dictionaries(st.sampled_from("pqrs"), json_values, min_size=1, max_si
 numbers = st.integers(-(10**6), 10**6) | st.floats(-1e6, 1e6)
 
 
-def trials(*scorers: Any) -> Trials[Any, Any]:
-    return Trials(cases=Path("cases.yaml"), observe=lambda _: {}, scorers=scorers)
+def trials(*scorers: Any) -> EvalSpec[Any, Any]:
+    return EvalSpec(cases=Path("cases.yaml"), observe=lambda _: {}, scorers=scorers)
 
 
 async def judged(found: Seen, *scorers: Any) -> Verdict:

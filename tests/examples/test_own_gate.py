@@ -10,7 +10,8 @@ from types import MappingProxyType
 import pytest
 
 import handrail
-from handrail.evals import load_set, read_baseline
+from handrail.evals.eval_set.model import load_set
+from handrail.evals.store.baseline_file import read_baseline
 from handrail.examples import support_triage
 from tests.cli.terminal import Ended, Folder
 

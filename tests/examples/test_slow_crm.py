@@ -11,11 +11,15 @@ import pytest
 
 from handrail import GovernedAgent, Outcome, Runtime
 from handrail.examples.slow_crm import __main__ as lesson
-from handrail.examples.slow_crm import agent, fast
+from handrail.examples.slow_crm.agent import agent, fast
 from handrail.examples.slow_crm.crm import sleeping_by
 from handrail.examples.slow_crm.simulation import IN_A_ROW, SIDE_BY_SIDE, Simulation
 from handrail.testing import sandbox
-from handrail.traces import Span, critical_path, load_payload, load_trace, span_tree, what_if
+from handrail.traces.analysis.critical_path import critical_path
+from handrail.traces.analysis.parallelism import what_if
+from handrail.traces.analysis.tree import span_tree
+from handrail.traces.model import Span
+from handrail.traces.store.spans import load_payload, load_trace
 
 LOOK_UPS = ["look up orders", "look up tickets", "look up invoices"]
 

@@ -7,8 +7,10 @@ from typing import get_args
 
 import pytest
 
-from handrail import Answered, Facts, NanoUsd, Seen
-from handrail.evals import EvalSet, check_frozen, load_set, lock_path, verdict_of
+from handrail import Answered, Facts, NanoUsd
+from handrail.evals import Seen
+from handrail.evals.eval_set.model import EvalSet, check_frozen, load_set, lock_path
+from handrail.evals.scorers.score import verdict_of
 from handrail.examples import support_triage
 from handrail.examples.support_triage.desk import Desk
 from handrail.examples.support_triage.due import refund_due

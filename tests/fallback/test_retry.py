@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_ai import ModelRetry
 
-from handrail.fallback import MAX_RETRIES, MalformedTwice, OneRetry
-from handrail.fallback.retry import stricter
+from handrail.fallback.retry import MAX_RETRIES, MalformedTwice, OneRetry, stricter
 
 
 class Order(BaseModel, extra="forbid"):

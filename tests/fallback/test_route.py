@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail import BadInput
-from handrail.fallback import THRESHOLD, Calibration, Confidence, decide_route
+from handrail.fallback.routing import THRESHOLD, Calibration, Confidence, decide_route
 
 RECORD = Calibration(method="isotonic", cases=200, error=0.03, date=dt.date(2026, 11, 1))
 PROBABILITIES = st.floats(0, 1)

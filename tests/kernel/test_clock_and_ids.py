@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.kernel import SystemClock, from_unix_ns, new_id, unix_ns
+from handrail.kernel.clock import SystemClock, from_unix_ns, unix_ns
+from handrail.kernel.ids import new_id
 
 ZONES = st.timedeltas(timedelta(hours=-14), timedelta(hours=14)).map(
     lambda offset: timezone(timedelta(minutes=offset // timedelta(minutes=1)))

@@ -6,7 +6,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.kernel import ZERO, NanoUsd, nano_usd, show_usd, usd
+from handrail.kernel.money import ZERO, NanoUsd, nano_usd, show_usd, usd
 
 AMOUNTS = st.decimals(min_value=0, max_value=10**9, allow_nan=False, allow_infinity=False, places=15)
 NANOS = st.integers(-(10**18), 10**18).map(NanoUsd)

@@ -9,19 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from handrail.kernel import BadSettings, Settings
-from handrail.models import (
-    ChunkWheels,
-    Hub,
-    NoRoom,
-    Progress,
-    Weights,
-    WeightsUnavailable,
-    WrongWeights,
-    cache_dir,
-    fetch_weights,
-    find_weights,
-)
+from handrail.config.settings import Settings
+from handrail.kernel.errors import BadSettings
+from handrail.models.local.catalog import Weights
+from handrail.models.local.download import ChunkWheels, Hub, NoRoom, Progress
+from handrail.models.local.weights import WeightsUnavailable, WrongWeights, cache_dir, fetch_weights, find_weights
 from tests.models.loopback import FileServer
 
 BODY = bytes(range(256)) * 40

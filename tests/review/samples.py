@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from handrail.review import EXPIRES, Approval, digest
+from handrail.review.approvals.model import EXPIRES, Approval, digest
 from handrail.testing import VirtualClock
 
 NOW = VirtualClock().now()

@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.review import digest
-from handrail.review.approval import canonical
+from handrail.review.approvals.model import canonical, digest
 
 TEXT = st.text(st.characters(), max_size=5)
 """Halves of characters included."""

@@ -10,9 +10,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from handrail.cli.approvals import app
-from handrail.evals import TENANT as EVALS
-from handrail.kernel import Database, NotFound, SystemClock
-from handrail.review import EXPIRES, AlreadyDecided, Approval, NotPermitted, load_approval, propose
+from handrail.evals.tenant import TENANT as EVALS
+from handrail.kernel.clock import SystemClock
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import NotFound
+from handrail.review.approvals.errors import AlreadyDecided, NotPermitted
+from handrail.review.approvals.model import EXPIRES, Approval
+from handrail.review.approvals.store import load_approval, propose
 from tests.review.samples import approval
 
 TOML = '[roles]\nlead = ["ann", "bob"]\n'

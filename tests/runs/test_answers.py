@@ -17,8 +17,8 @@ from pydantic_ai.usage import RequestUsage
 from sqlalchemy import Connection
 
 from handrail import Answered, BadInput, Failed, Runtime, Settings, govern, tool, use_runtime
-from handrail.kernel import Price
-from handrail.runs import RunView, list_runs, load_run
+from handrail.config.settings import Price
+from handrail.runs.store.runs import RunView, list_runs, load_run
 from handrail.testing import VirtualClock, sandbox
 from tests.runs.scripts import Count, Script, calls, counts, says
 

@@ -24,13 +24,14 @@ from handrail import (
     idempotency_key,
     tool,
 )
-from handrail.kernel import from_unix_ns
-from handrail.review import EXPIRES, Approval, approvals_of, begin, decide, expire, load_approval
-from handrail.runs import RunView, TakenOver, load_outcomes, load_run
-from handrail.runs.resuming import take_over
-from handrail.runs.store import LEASE, load_conversation
+from handrail.kernel.clock import from_unix_ns
+from handrail.review.approvals.model import EXPIRES, Approval
+from handrail.review.approvals.store import approvals_of, begin, decide, expire, load_approval
+from handrail.runs.resume import take_over
+from handrail.runs.store.runs import LEASE, RunView, TakenOver, load_conversation, load_outcomes, load_run
 from handrail.testing import VirtualClock, sandbox
-from handrail.traces import Span, load_trace
+from handrail.traces.model import Span
+from handrail.traces.store.spans import load_trace
 from tests.runs.scripts import Count, Script, calls, counts, says
 
 ROLES = {"lead": ("mia",)}

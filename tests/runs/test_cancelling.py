@@ -7,8 +7,7 @@ from pydantic_ai import Agent
 from sqlalchemy import func, select
 
 from handrail import Runtime, govern
-from handrail.runs import list_runs
-from handrail.runs.store import outcomes, run_inputs, runs
+from handrail.runs.store.runs import list_runs, outcomes, run_inputs, runs
 from tests.runs.scripts import Script, says
 
 

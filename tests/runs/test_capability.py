@@ -7,8 +7,8 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from handrail import BadInput, Governance, Runtime, tool
-from handrail.runs import RunView, list_runs, load_outcomes
-from handrail.traces import load_trace
+from handrail.runs.store.runs import RunView, list_runs, load_outcomes
+from handrail.traces.store.spans import load_trace
 
 
 def _hello(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:

@@ -24,11 +24,12 @@ from handrail import (
     govern,
     use_runtime,
 )
-from handrail.ceilings import HoldView, audit, load_holds
-from handrail.kernel import Ceilings, Price, load_settings
-from handrail.runs import list_runs, load_run
+from handrail.ceilings.ledger_queries import HoldView, audit, load_holds
+from handrail.config.settings import Ceilings, Price, load_settings
+from handrail.runs.store.runs import list_runs, load_run
 from handrail.testing import VirtualClock
-from handrail.traces import Span, load_trace
+from handrail.traces.model import Span
+from handrail.traces.store.spans import load_trace
 from tests.runs.scripts import Script, calls, says
 
 MODEL = "priced"

@@ -10,8 +10,9 @@ from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
 from pydantic_ai.messages import ModelResponse
 
 from handrail import Answered, Failed, FellBack, Outcome, OutcomeNotStored, RunRequest, Runtime, govern, tool
-from handrail.runs import Fallback, RunView, list_runs, load_outcomes
-from handrail.traces import load_trace
+from handrail.runs.execution import Fallback
+from handrail.runs.store.runs import RunView, list_runs, load_outcomes
+from handrail.traces.store.spans import load_trace
 from tests.runs.scripts import Count, Script, calls, counts, says
 
 MALFORMED = counts("many")
@@ -265,7 +266,7 @@ async def test_fifteen_requests() -> None:
 
 async def test_no_model_at_all(runtime: Runtime) -> None:
     """Where no model can be had, the fallback answers."""
-    from handrail.models import ModelUnavailable
+    from handrail.models.local.weights import ModelUnavailable
 
     outcome: Outcome[Count] = await governed(Script(ModelUnavailable("no weights")), zero).run("hi", user="u")
     assert isinstance(outcome, FellBack)

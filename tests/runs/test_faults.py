@@ -16,9 +16,9 @@ from pydantic_ai.exceptions import (
     UserError,
 )
 
-from handrail.models import ModelUnavailable
+from handrail.models.local.weights import ModelUnavailable
 from handrail.runs.faults import ToolFault, fault_of, is_bug
-from handrail.runs.loops import Looping
+from handrail.runs.loop_guard import Looping
 
 
 def in_category(category: type[ModelRateLimitError | ModelContextWindowExceededError]) -> ModelHTTPError:

@@ -10,8 +10,8 @@ from pydantic_ai.messages import InstructionPart
 from pydantic_ai.models.function import FunctionModel
 
 from handrail import Fingerprint, RunRequest, Runtime, govern, tool
-from handrail.runs import load_prompt, load_run
 from handrail.runs.fingerprint import sha256, source_of
+from handrail.runs.store.runs import load_prompt, load_run
 from tests.runs.scripts import Count, Script, counts
 
 

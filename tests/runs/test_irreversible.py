@@ -9,8 +9,8 @@ from pydantic_ai.capabilities import HandleDeferredToolCalls
 from pydantic_ai.messages import ModelRequest, UserPromptPart
 
 from handrail import Answered, AwaitingApproval, BadInput, Runtime, govern, tool
-from handrail.runs import effect_of
-from handrail.traces import load_trace
+from handrail.runs.tools import effect_of
+from handrail.traces.store.spans import load_trace
 from tests.runs.scripts import Count, Script, calls, counts, says
 
 pytestmark = pytest.mark.usefixtures("runtime")

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail import Answered, AwaitingApproval, Escalated, Facts, Failed, Fault, FellBack, Outcome, Refused
-from handrail.ceilings import Refusal
-from handrail.kernel import as_json
-from handrail.runs import PATHS
-from handrail.runs.ending import _fields
+from handrail.ceilings.decision import Refusal
+from handrail.kernel.serialization import as_json
+from handrail.runs.completion import _fields
+from handrail.runs.outcome import PATHS
 from tests.runs.scripts import Count
 
 FACTS = Facts(run_id="run_1", trace_id="t", duration=timedelta(seconds=1))

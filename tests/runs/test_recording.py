@@ -11,9 +11,10 @@ from pydantic_ai import Agent
 from pydantic_ai.models.test import TestModel
 
 from handrail import Answered, Failed, FellBack, NotFound, RunRequest, Runtime, govern
-from handrail.runs import RunView, list_runs, load_input, load_outcomes, load_run
+from handrail.runs.store.runs import RunView, list_runs, load_input, load_outcomes, load_run
 from handrail.testing import VirtualClock
-from handrail.traces import load_payload, load_trace, span_tree
+from handrail.traces.analysis.tree import span_tree
+from handrail.traces.store.spans import load_payload, load_trace
 from tests.runs.scripts import Script, calls, says
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic_ai import Agent
 
 from handrail import Answered, BadInput, Calibration, Confidence, Escalated, FellBack, RunRequest, Runtime, govern
-from handrail.traces import load_trace
+from handrail.traces.store.spans import load_trace
 from tests.runs.scripts import Count, Script, counts
 
 pytestmark = pytest.mark.usefixtures("runtime")

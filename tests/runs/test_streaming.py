@@ -8,7 +8,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 
 from handrail import Answered, Ended, FellBack, Retracted, Runtime, TextDelta, ToolCalled, ToolReturned, govern, tool
-from handrail.runs import list_runs
+from handrail.runs.store.runs import list_runs
 
 
 async def _bad_then_good(messages: list[ModelMessage], _info: AgentInfo) -> AsyncIterator[str]:

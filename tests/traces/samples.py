@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from handrail.kernel import NanoUsd
-from handrail.traces import Span, Usage
+from handrail.kernel.money import NanoUsd
+from handrail.traces.model import Span, Usage
 
 HOUR = 3_600_000_000_000
 DAY = 24 * HOUR

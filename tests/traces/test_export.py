@@ -11,10 +11,13 @@ from pydantic_ai import Agent
 from pydantic_ai.models.test import TestModel
 
 from handrail import Answered, Runtime, Settings, govern, use_runtime
-from handrail.kernel import BadSettings, ExportTo, load_settings
+from handrail.config.settings import ExportTo, load_settings
+from handrail.kernel.errors import BadSettings
 from handrail.testing import VirtualClock
-from handrail.traces import Received, Span, load_trace, read_otlp
-from handrail.traces.export.exporting import BATCH, LOG_NS, QUEUE, Collector, Export, open_export, without_content
+from handrail.traces.export.exporter import BATCH, LOG_NS, QUEUE, Collector, Export, open_export, without_content
+from handrail.traces.model import Span
+from handrail.traces.otlp.ingest import Received, read_otlp
+from handrail.traces.store.spans import load_trace
 from tests.traces.collectors import Answering, answering, dead, hanging
 from tests.traces.samples import span as sample
 

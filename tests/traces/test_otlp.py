@@ -13,12 +13,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from handrail.kernel import NanoUsd, Price
-from handrail.traces import BadOtlp, Received, Span, TooLarge, UnsupportedMedia, Usage, answer, names, prices, read_otlp
-from handrail.traces.capture.redaction import redacting
-from handrail.traces.otlp.incoming import MOST_BYTES, MOST_SPAN_BYTES, MOST_SPANS
+from handrail.config.settings import Price
+from handrail.kernel.money import NanoUsd
+from handrail.traces import semconv
+from handrail.traces.model import Span, Usage
+from handrail.traces.otlp.ingest import Received, answer, prices, read_otlp
+from handrail.traces.otlp.validation import MOST_BYTES, MOST_SPAN_BYTES, MOST_SPANS, BadOtlp, TooLarge, UnsupportedMedia
+from handrail.traces.recorder.redaction import redacting
 from tests.traces.otlp_samples import JSON, PROTOBUF, START, as_json, protobuf, request, span
-from tests.traces.test_dialects import attributes_in_any_dialect
+from tests.traces.test_normalize import attributes_in_any_dialect
 
 Encode = Callable[..., bytes]
 BOTH = pytest.mark.parametrize(("encode", "media"), [(protobuf, PROTOBUF), (as_json, JSON)])
@@ -56,7 +59,7 @@ def test_a_span_as_it_was_sent(encode: Encode, media: str) -> None:
     assert found.attributes == {
         **VALUES,
         "bytes": "01ff",
-        names.LINKS: [{"trace_id": "02" * 16, "span_id": "03" * 8}],
+        semconv.LINKS: [{"trace_id": "02" * 16, "span_id": "03" * 8}],
     }
     assert found.payload == {"events": [{"name": "hit", "time_ns": START + 5, "attributes": {}}], "error": "it broke"}
 
@@ -335,7 +338,7 @@ def test_a_model_without_a_price() -> None:
     """Where nobody knows the price, what the sender says counts, and the span says that its price is unknown."""
     used = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "secret", "gen_ai.usage.input_tokens": 1_000}
     found = only(protobuf(span(attributes={**used, "gen_ai.usage.cost": 0.5})))
-    assert (found.cost, found.attributes[names.PRICE_UNKNOWN]) == (500_000_000, True)
+    assert (found.cost, found.attributes[semconv.PRICE_UNKNOWN]) == (500_000_000, True)
     assert only(protobuf(span(attributes=used))).cost == 0
 
 

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import Status, StatusCode
 
-from handrail.kernel import unix_ns
+from handrail.kernel.clock import unix_ns
 from handrail.testing import VirtualClock
-from handrail.traces import Recorder, Span, Usage, names
-from handrail.traces.semantics.reading import read_span
+from handrail.traces import semconv
+from handrail.traces.model import Span, Usage
+from handrail.traces.normalize import read_span
+from handrail.traces.recorder.recorder import Recorder
 
-COMMON = {names.TENANT: "acme", names.USER: "u-1", names.AGENT: "a", names.RUN: "run_1"}
+COMMON = {semconv.TENANT: "acme", semconv.USER: "u-1", semconv.AGENT: "a", semconv.RUN: "run_1"}
 
 
 class JumpingClock(VirtualClock):
@@ -158,17 +160,17 @@ def test_reading_a_model_request() -> None:
     span = read_span(
         ended(
             {
-                names.OPERATION: "chat",
-                names.PROVIDER: "anthropic",
-                names.REQUEST_MODEL: "claude",
-                names.RESPONSE_MODEL: "claude-5",
-                names.INPUT_TOKENS: 100,
-                names.OUTPUT_TOKENS: 20,
-                names.CACHE_READ: 60,
-                names.CACHE_WRITE: 10,
-                names.COST: 7,
-                names.ATTEMPT: 2,
-                names.RETRY_OF: "abc",
+                semconv.OPERATION: "chat",
+                semconv.PROVIDER: "anthropic",
+                semconv.REQUEST_MODEL: "claude",
+                semconv.RESPONSE_MODEL: "claude-5",
+                semconv.INPUT_TOKENS: 100,
+                semconv.OUTPUT_TOKENS: 20,
+                semconv.CACHE_READ: 60,
+                semconv.CACHE_WRITE: 10,
+                semconv.COST: 7,
+                semconv.ATTEMPT: 2,
+                semconv.RETRY_OF: "abc",
                 **COMMON,
                 "http.route": "/v1",
             }
@@ -179,7 +181,7 @@ def test_reading_a_model_request() -> None:
     assert span.usage == Usage(input=100, output=20, cache_read=60, cache_write=10)
     assert (span.cost, span.attempt, span.retry_of) == (7, 2, "abc")
     assert (span.start_ns, span.end_ns, span.duration_ns) == (10, 30, 20)
-    assert span.attributes == {names.REQUEST_MODEL: "claude", "http.route": "/v1"}
+    assert span.attributes == {semconv.REQUEST_MODEL: "claude", "http.route": "/v1"}
     assert span.payload == {"said": "hello"}
     assert span.error_type is None
 
@@ -190,7 +192,7 @@ def test_reading_a_model_request() -> None:
 )
 def test_kinds(operation: str | None, kind: str) -> None:
     """A span's operation says its kind; what is neither agent, model nor tool is a step."""
-    assert read_span(ended({} if operation is None else {names.OPERATION: operation}), None).kind == kind
+    assert read_span(ended({} if operation is None else {semconv.OPERATION: operation}), None).kind == kind
 
 
 def test_reading_a_bare_span() -> None:
@@ -202,5 +204,5 @@ def test_reading_a_bare_span() -> None:
 
 def test_errors_are_read() -> None:
     """An error has the type its program gave, or just `error` where only the status says so."""
-    assert read_span(ended({names.ERROR: "timeout"}, failed=True), None).error_type == "timeout"
+    assert read_span(ended({semconv.ERROR: "timeout"}, failed=True), None).error_type == "timeout"
     assert read_span(ended({}, failed=True), None).error_type == "error"

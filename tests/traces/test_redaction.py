@@ -9,10 +9,14 @@ from pydantic_ai import Agent
 from pydantic_ai.models.test import TestModel
 
 from handrail import Answered, Runtime, Settings, govern, use_runtime
-from handrail.kernel import BadSettings, ExportTo
+from handrail.config.settings import ExportTo
+from handrail.kernel.errors import BadSettings
 from handrail.testing import VirtualClock
-from handrail.traces import Recorder, Span, Telemetry, load_payload, load_trace, names
-from handrail.traces.capture.redaction import load_redact, redacting, unchanged
+from handrail.traces import semconv
+from handrail.traces.model import Span
+from handrail.traces.recorder.recorder import Recorder, Telemetry
+from handrail.traces.recorder.redaction import load_redact, redacting, unchanged
+from handrail.traces.store.spans import load_payload, load_trace
 from tests.traces.collectors import answering
 from tests.traces.samples import span as sample
 
@@ -82,8 +86,8 @@ def test_a_redaction_that_fails(redact: Any) -> None:
     """Where it fails or returns no mapping, neither payload nor attributes are kept, and the span says so."""
     span = redacting(redact)(sample(attributes={"mail": "ann@example.com"}, payload={"said": "hi"}, cost=7))
     assert span.payload is None
-    assert set(span.attributes) == {names.REDACTION}
-    assert span.attributes[names.REDACTION].startswith("failed: ")
+    assert set(span.attributes) == {semconv.REDACTION}
+    assert span.attributes[semconv.REDACTION].startswith("failed: ")
     assert "ann" not in str(span)
     assert span.cost == 7
 
@@ -94,7 +98,7 @@ def test_a_run_goes_on_where_it_fails() -> None:
     with recorder.span("root", {"mail": "ann@example.com"}) as live:
         live.payload["said"] = "hi"
     [span] = recorder.take()
-    assert (span.attributes, span.payload) == ({names.REDACTION: "failed: ValueError"}, None)
+    assert (span.attributes, span.payload) == ({semconv.REDACTION: "failed: ValueError"}, None)
 
 
 def test_where_it_is_found(tmp_path: Path) -> None:

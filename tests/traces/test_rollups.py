@@ -5,8 +5,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.kernel import from_unix_ns, unix_ns
-from handrail.traces import Span
+from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.traces.model import Span
 from handrail.traces.store.rollups import GRAINS, Stretch, hours, roll, stretches
 from tests.traces.samples import MIDNIGHT, span, spans
 

@@ -16,7 +16,11 @@ from pydantic_ai import Agent, RunContext
 import handrail
 from handrail import BadInput, Runtime, govern
 from handrail.testing import VirtualClock, sandbox
-from handrail.traces import Recorder, Span, load_payload, load_trace, recording, span_tree, step
+from handrail.traces.analysis.tree import span_tree
+from handrail.traces.model import Span
+from handrail.traces.recorder.recorder import Recorder
+from handrail.traces.recorder.steps import recording, step
+from handrail.traces.store.spans import load_payload, load_trace
 from tests.runs.scripts import Script, calls, says
 
 

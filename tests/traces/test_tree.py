@@ -5,7 +5,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.traces import Node, Span, span_tree
+from handrail.traces.analysis.tree import Node, span_tree
+from handrail.traces.model import Span
 
 
 def span(name: str, parent: str | None = None, start: int = 0) -> Span:

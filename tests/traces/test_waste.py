@@ -5,9 +5,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.kernel import NanoUsd
-from handrail.traces import Around, Span, Wasted, waste_of
-from tests.traces.made import S, made
+from handrail.kernel.money import NanoUsd
+from handrail.traces.analysis.waste import Around, Wasted, waste_of
+from handrail.traces.model import Span
+from tests.traces.span_builders import S, made
 
 
 def run(*inside: Span, run_id: str = "run_1", error: str | None = None) -> list[Span]:

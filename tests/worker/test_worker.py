@@ -10,10 +10,10 @@ from pydantic_ai import Agent
 from sqlalchemy import select
 
 from handrail import Answered, AwaitingApproval, GovernedAgent, NotFound, Runtime, govern, tool
-from handrail.kernel import enqueue
-from handrail.kernel.jobs import jobs
-from handrail.review import EXPIRES, decide
-from handrail.runs import load_run
+from handrail.kernel.db.jobs import enqueue, jobs
+from handrail.review.approvals.model import EXPIRES
+from handrail.review.approvals.store import decide
+from handrail.runs.store.runs import load_run
 from handrail.testing import VirtualClock, sandbox
 from handrail.worker import ATTEMPTS, Done, run_due
 from tests.runs.scripts import Script, calls, says

@@ -9,7 +9,7 @@ HandrailError
 from datetime import datetime
 from typing import ClassVar
 
-from handrail.kernel import HandrailError
+from handrail.kernel.errors import HandrailError
 
 
 class WrongCredentials(HandrailError):

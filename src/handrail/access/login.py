@@ -4,13 +4,15 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-from handrail.kernel import BadInput, Database, Op
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.group_writer import Op
+from handrail.kernel.errors import BadInput
 
+from .api_keys import checked
 from .errors import WrongCredentials
-from .keys import checked
 from .passwords import hash_password, is_password
-from .people import Person, new_token
 from .store import add_person, close_session, end_tries, load_person, open_session, try_login
+from .users import Person, new_token
 
 _hashing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="handrail-passwords")
 """A hash takes 64 MiB: two at once is what a small machine bears, however many knock."""

@@ -4,7 +4,7 @@ import functools
 import unicodedata
 from typing import TYPE_CHECKING
 
-from handrail.kernel import BadInput, MissingExtra
+from handrail.kernel.errors import BadInput, MissingExtra
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher

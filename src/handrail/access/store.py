@@ -7,12 +7,15 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, Index, Integer, Row, String, Table, Text, delete, select, update
 
-from handrail.kernel import BadInput, NotFound, from_unix_ns, insert_new, metadata, unix_ns
+from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.kernel.db.engine import insert_new
+from handrail.kernel.db.schema import metadata
+from handrail.kernel.errors import BadInput, NotFound
 
+from .api_keys import ApiKey
 from .errors import TooManyTries
-from .keys import ApiKey
-from .people import SESSION, Person, Session, token_hash
-from .throttle import FORGOTTEN, Subject, counted, retry_at
+from .login_throttle import FORGOTTEN, Subject, counted, retry_at
+from .users import SESSION, Person, Session, token_hash
 
 people = Table(
     "people",

@@ -30,10 +30,13 @@ from sqlalchemy import (
     update,
 )
 
-from handrail.kernel import NanoUsd, insert_new, metadata, unix_ns
+from handrail.kernel.clock import unix_ns
+from handrail.kernel.db.engine import insert_new
+from handrail.kernel.db.schema import metadata
+from handrail.kernel.money import NanoUsd
 
-from .amount import NOTHING, Amount
-from .decide import Account, Ask, Refusal, decide
+from .amounts import NOTHING, Amount
+from .decision import Account, Ask, Refusal, decide
 from .limits import Limits, Scope
 from .windows import Window, windows_of
 

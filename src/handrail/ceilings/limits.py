@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from handrail.kernel import Ceilings, NanoUsd, nano_usd
+from handrail.config.settings import Ceilings
+from handrail.kernel.money import NanoUsd, nano_usd
 
 Scope = Literal["run", "user", "tenant"]
 MoneyScope = Literal["user", "tenant"]

@@ -9,10 +9,13 @@ import traceback
 import typer
 from rich.text import Text
 
-from handrail.kernel import BadInput, HandrailError
+from handrail.kernel.errors import BadInput, HandrailError
+from handrail.kernel.text import sanitize
 
-from . import approvals, database, demo, evals, keys, run, runs, serve, spend, traces, worker
-from .screen import console, harmless
+from . import approvals, db, demo, keys, run, runs, serve, spend, worker
+from .eval import app as evals
+from .output import console
+from .traces import app as traces
 
 app = typer.Typer(
     name="handrail",
@@ -34,7 +37,7 @@ app.command("worker")(worker.worker)
 app.command("serve")(serve.serve)
 app.add_typer(keys.keys, name="keys")
 app.add_typer(keys.people, name="people")
-app.add_typer(database.app, name="db")
+app.add_typer(db.app, name="db")
 
 
 def main() -> None:
@@ -69,6 +72,6 @@ def _report(error: dict[str, str]) -> None:
     if "--json" in sys.argv:
         sys.stderr.write(json.dumps({"error": error}) + "\n")
         return
-    sys.stderr.write(harmless(error.get("traceback", "")))
-    text = Text.assemble(("Error:", "bold red"), " ", harmless(error["message"]))
+    sys.stderr.write(sanitize(error.get("traceback", "")))
+    text = Text.assemble(("Error:", "bold red"), " ", sanitize(error["message"]))
     console(stderr=True).print(text, soft_wrap=True)

@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from handrail.evals import TENANT as EVALS
-from handrail.kernel import BadInput
-from handrail.review import Approval, State, approvals_of, decide, list_approvals, load_approval
+from handrail.evals.tenant import TENANT as EVALS
+from handrail.kernel.errors import BadInput
+from handrail.kernel.text import sanitize
+from handrail.review.approvals.model import Approval, State
+from handrail.review.approvals.store import approvals_of, decide, list_approvals, load_approval
 
-from .screen import AsJson, console, excerpt, harmless, print_json, show_time, table
-from .session import opened
+from .output import AsJson, console, excerpt, print_json, show_time, table
+from .runtime import opened
 
 app = typer.Typer(help="What waits for a person, and the person's decision.", no_args_is_help=True)
 
@@ -88,7 +90,7 @@ def show(approval_id: Id, as_json: AsJson = False) -> None:
     screen.print(f"\n[bold]{excerpt(found.tool, 200)}[/]{'  (idempotent)' if found.idempotent else ''}")
     for name, value in found.arguments.items():
         # Whole: nobody should approve what they could not read to its end.
-        screen.print(Text(f"  {harmless(_json(name))}: {harmless(_json(value))}"), soft_wrap=True)
+        screen.print(Text(f"  {sanitize(_json(name))}: {sanitize(_json(value))}"), soft_wrap=True)
     if found.result is not None:
         screen.print(f"\nresult: {excerpt(_json(found.result), 2_000)}")
 

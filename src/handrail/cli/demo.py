@@ -9,15 +9,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from handrail.agents import find_agent
-from handrail.evals import Case, frozen_set
-from handrail.kernel import show_usd
-from handrail.runs import PATHS, GovernedAgent, Outcome, Runtime
-from handrail.traces import load_trace, span_tree
+from handrail.evals.eval_set.model import Case
+from handrail.evals.runner.eval_run import frozen_set
+from handrail.kernel.money import show_usd
+from handrail.kernel.text import format_duration
+from handrail.registry import find_agent
+from handrail.runs.agent import GovernedAgent
+from handrail.runs.outcome import PATHS, Outcome
+from handrail.runs.runtime import Runtime
+from handrail.traces.analysis.tree import span_tree
+from handrail.traces.store.spans import load_trace
 
-from .screen import AsJson, console, excerpt, print_json, show_duration, show_path, span_trees, table
-from .session import opened
-from .weights import prepare_model
+from .model_download import prepare_model
+from .output import AsJson, console, excerpt, print_json, show_path, span_trees, table
+from .runtime import opened
 
 AGENT = "support-triage"
 TENANT = "marlow-finch"
@@ -61,7 +66,7 @@ async def _run_all(agent: GovernedAgent[Any, Any], cases: Sequence[Case], screen
                 show_path(outcome.path),
                 str(facts.requests),
                 str(len(facts.tools)),
-                show_duration(facts.duration),
+                format_duration(facts.duration),
                 show_usd(facts.cost),
             )
     return outcomes

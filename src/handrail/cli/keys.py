@@ -5,23 +5,14 @@ from typing import Annotated
 
 import typer
 
-from handrail.access import (
-    SCOPES,
-    ApiKey,
-    add_key,
-    list_keys,
-    list_people,
-    new_key,
-    new_person,
-    read_scopes,
-    remove_person,
-    revoke_key,
-    roles_of,
-)
-from handrail.kernel import BadInput
+from handrail.access.api_keys import SCOPES, ApiKey, new_key, read_scopes
+from handrail.access.login import new_person
+from handrail.access.store import add_key, list_keys, list_people, remove_person, revoke_key
+from handrail.access.users import roles_of
+from handrail.kernel.errors import BadInput
 
-from .screen import AsJson, console, excerpt, print_json, show_time, table
-from .session import opened
+from .output import AsJson, console, excerpt, print_json, show_time, table
+from .runtime import opened
 
 keys = typer.Typer(help="API keys: what a program shows to come in.", no_args_is_help=True)
 people = typer.Typer(help="People with a password: who may log in.", no_args_is_help=True)

@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from handrail.agents import find_agent
-from handrail.kernel import BadInput, show_usd
-from handrail.runs import AwaitingApproval, Escalated, Failed, Refused
+from handrail.kernel.errors import BadInput
+from handrail.kernel.money import show_usd
+from handrail.kernel.text import format_duration
+from handrail.registry import find_agent
+from handrail.runs.outcome import AwaitingApproval, Escalated, Failed, Refused
 
-from .screen import AsJson, console, excerpt, print_json, show_duration, show_path
-from .session import opened
+from .output import AsJson, console, excerpt, print_json, show_path
+from .runtime import opened
 
 
 def run(
@@ -62,7 +64,7 @@ def _show(outcome: object) -> None:
     if fault is not None:
         screen.print(f"[dim]{fault.code}: {excerpt(fault.detail, 300)}[/]", soft_wrap=True)
     screen.print(
-        f"[dim]{show_duration(facts.duration)}, {facts.requests} model requests, {show_usd(facts.cost)}; "
+        f"[dim]{format_duration(facts.duration)}, {facts.requests} model requests, {show_usd(facts.cost)}; "
         f"`handrail runs show {facts.run_id}`[/]",
         soft_wrap=True,
     )

@@ -10,15 +10,22 @@ import typer
 from rich.console import Console
 from sqlalchemy import Connection
 
-from handrail.evals import TENANT as EVALS
-from handrail.kernel import NotFound, show_usd
-from handrail.review import Approval, Verdict, approvals_of, verdicts_of
-from handrail.runs import OutcomeView, RunView, feedback, list_runs, load_input, load_outcomes, load_run
-from handrail.traces import Span, load_trace, span_tree
+from handrail.evals.tenant import TENANT as EVALS
+from handrail.kernel.errors import NotFound
+from handrail.kernel.money import show_usd
+from handrail.kernel.text import format_duration
+from handrail.review.approvals.model import Approval
+from handrail.review.approvals.store import approvals_of
+from handrail.review.feedback import Verdict, verdicts_of
+from handrail.runs.feedback import feedback
+from handrail.runs.store.runs import OutcomeView, RunView, list_runs, load_input, load_outcomes, load_run
+from handrail.traces.analysis.tree import span_tree
+from handrail.traces.model import Span
+from handrail.traces.store.spans import load_trace
 
-from .screen import AsJson, console, excerpt, print_json, show_duration, show_path, show_time, span_trees, table
-from .session import opened
-from .typed import By, Should, person, read_fields
+from .options import By, Should, person, read_fields
+from .output import AsJson, console, excerpt, print_json, show_path, show_time, span_trees, table
+from .runtime import opened
 
 app = typer.Typer(help="How runs ended, and the story of one.", no_args_is_help=True)
 
@@ -53,7 +60,7 @@ def list_(
             each.status + (f" ({each.fault})" if each.fault else ""),
             show_path(each.path),
             str(each.requests),
-            show_duration(each.took),
+            format_duration(each.took),
             show_usd(each.cost),
         )
     console().print(shown)
@@ -158,7 +165,7 @@ def _show_approval(screen: Console, each: Approval) -> None:
     moment = each.decided_at or each.proposed_at
     who = f" by {each.decided_by}, {each.note or 'no note'}" if each.decided_by else f", for {each.approver} to decide"
     call = excerpt(f"{each.tool} {dict(each.arguments)}", 200)
-    waited = f" after {show_duration(each.decided_at - each.proposed_at)}" if each.decided_at else ""
+    waited = f" after {format_duration(each.decided_at - each.proposed_at)}" if each.decided_at else ""
     state = f"[cyan]{each.state}[/]{waited}{excerpt(who, 300)}"
     screen.print(f"[dim]{show_time(moment)}[/]  {call}: {state}  [dim]{each.approval_id}[/]", soft_wrap=True)
 

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from handrail.agents import find_agent
-from handrail.kernel import MissingExtra, StoreError
-from handrail.runs import GovernedAgent, Runtime
+from handrail.kernel.errors import MissingExtra, StoreError
+from handrail.registry import find_agent
+from handrail.runs.agent import GovernedAgent
+from handrail.runs.runtime import Runtime
 from handrail.worker import Done, FindAgent, work
 
-from .screen import console, excerpt
-from .session import opened
+from .output import console, excerpt
+from .runtime import opened
 
 _PAUSE_SECONDS = 5.0
 """How long the worker waits where the store fails."""
@@ -34,20 +35,22 @@ def serve(
     Example: `handrail serve --port 8321`
     """
     try:
-        from handrail import web
+        from handrail.server.app import create_app
+        from handrail.server.bind_policy import door_at
+        from handrail.server.serving import listening, nobody_comes_in, serve_app
     except ModuleNotFoundError as error:
         raise _missing(error) from None
     screen = console(stderr=True)
     with opened() as runtime:
-        door = web.door_at(host, public_url)
-        web.nobody_comes_in(runtime, door)
+        door = door_at(host, public_url)
+        nobody_comes_in(runtime, door)
 
         def find(name: str) -> GovernedAgent[Any, Any]:
             return find_agent(name, runtime.settings)
 
         background = () if no_worker else (lambda: _work(runtime, find, screen),)
-        app = web.create_app(runtime, find, door, background)
-        listener = web.listening(host, port)
+        app = create_app(runtime, find, door, background)
+        listener = listening(host, port)
         with listener:
             name = f"[{host}]" if ":" in host else host
             where = f"http://{name}:{listener.getsockname()[1]}" + (f", reached as {public_url}" if public_url else "")
@@ -55,7 +58,7 @@ def serve(
                 _tell(screen, "Passwords and keys go over the network in the clear: put a proxy with TLS before it.")
             # Uvicorn ends what is under way, then raises what it was interrupted by.
             with suppress(KeyboardInterrupt):
-                web.serve(app, door, listener, lambda: _tell(screen, f"Handrail is at {where}. Ctrl-C stops it."))
+                serve_app(app, door, listener, lambda: _tell(screen, f"Handrail is at {where}. Ctrl-C stops it."))
 
 
 def _tell(screen: Console, text: str) -> None:

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from handrail.ceilings import spending
-from handrail.evals import TENANT as EVALS
-from handrail.kernel import NanoUsd, show_usd
+from handrail.ceilings.ledger_queries import spending
+from handrail.evals.tenant import TENANT as EVALS
+from handrail.kernel.money import NanoUsd, show_usd
 
-from .screen import AsJson, console, excerpt, print_json, show_time, table
-from .session import opened
+from .output import AsJson, console, excerpt, print_json, show_time, table
+from .runtime import opened
 
 
 def spend(

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from handrail.agents import find_agent
-from handrail.runs import GovernedAgent
+from handrail.registry import find_agent
+from handrail.runs.agent import GovernedAgent
 from handrail.worker import Done, run_due, work
 
-from .screen import AsJson, console, excerpt, print_json
-from .session import opened
+from .output import AsJson, console, excerpt, print_json
+from .runtime import opened
 
 
 def worker(

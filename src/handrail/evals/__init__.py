@@ -1,52 +1,11 @@
-"""Eval sets: frozen inputs with what good looks like, how an agent does on them, and the gate it has to pass."""
+"""Evals: run a frozen set of cases through an agent, score the outcomes, and gate changes on the result.
 
-from .diffs.align import Alignment, Pair, Piece, Step, align, words_apart
-from .diffs.comparing import Close, Compared, compare_eval_runs, look_closer
-from .diffs.diff import CHANGES, CaseDiff, Change, Diff, Side, chosen, compare_trials, text_diff
-from .gates.choosing import Plan
-from .gates.gating import (
-    Distrusted,
-    Gated,
-    NoBaseline,
-    TooManyErrors,
-    baseline_for,
-    gate,
-    plan_of,
-    promote,
-    set_baseline,
-)
-from .gates.rule import (
-    MARGIN,
-    GateVerdict,
-    Look,
-    Margin,
-    absolute,
-    compared,
-    plain_rule,
-    relative,
-    sequential_rule,
-    values_of,
-)
-from .gates.verdicts import GateView, list_gates
-from .harvest.candidates import Taken, take, write_candidates, write_cases
-from .harvest.drawing import Candidate, Drawn, draw
-from .harvest.growing import Grown, Judged, add_case, case_from_run
-from .harvest.personal import redact_text
-from .labelling.calibration import Calibration, Interval
-from .labelling.labels import Label, Sample, add_label, load_labels
-from .labelling.sampling import drawn_of, judge_of, measured, next_for, with_labels
-from .running.baselines import Baseline, list_baselines, newest_baseline
-from .running.carried import Carried, read_baseline, write_baseline
-from .running.eval_run import EvalReport, Running, evaluating, frozen_set, run_evals, score_of
-from .running.junit import to_junit
-from .running.responses import NotRecorded, Recorded, Responses
-from .running.store import EvalRunView, Trial, agent_hash_of, cost_per_trial, list_eval_runs, load_eval_run
-from .running.tasks import CallableTask, SpendingLimit, Task
-from .running.timeline import CaseAt, EvalRunSummary, case_through_time, eval_runs_over_time, list_eval_agents
-from .scoring.idle import passed_by_idling
-from .scoring.judging import Criterion, Judge, NoVerdict, Rubric, judge
-from .scoring.scorerhash import scored_by, scorer_hash
-from .scoring.scorers import (
+This module is part of the public API; the packages below it are not.
+"""
+
+from .runner.eval_run import EvalReport, run_evals
+from .scorers.base import Scored, Seen
+from .scorers.builtin import (
     at_least,
     close,
     contains,
@@ -60,169 +19,29 @@ from .scoring.scorers import (
     within,
     world,
 )
-from .scoring.seen import Scored, Scorer, Seen
-from .scoring.verdict import Score, ScorerFailed, Verdict, all_equal, score, verdict_of
-from .sets.appending import append_case
-from .sets.eval_set import (
-    Case,
-    Difference,
-    EvalSet,
-    Frozen,
-    check_frozen,
-    compare,
-    freeze,
-    history,
-    load_set,
-    lock_path,
-    set_schema,
-)
-from .sets.exchange import Imported, Layout, read_cases, to_jsonl, to_pydantic_evals
-from .sets.foreign import Format
-from .sets.lint import Finding, lint_set
-from .tenant import TENANT
+from .scorers.llm_judge import Criterion, Judge, Rubric, judge
+from .spec import EvalSpec
 
 __all__ = [
-    "CHANGES",
-    "MARGIN",
-    "TENANT",
-    "Alignment",
-    "Baseline",
-    "Calibration",
-    "CallableTask",
-    "Candidate",
-    "Carried",
-    "Case",
-    "CaseAt",
-    "CaseDiff",
-    "Change",
-    "Close",
-    "Compared",
     "Criterion",
-    "Diff",
-    "Difference",
-    "Distrusted",
-    "Drawn",
     "EvalReport",
-    "EvalRunSummary",
-    "EvalRunView",
-    "EvalSet",
-    "Finding",
-    "Format",
-    "Frozen",
-    "GateVerdict",
-    "GateView",
-    "Gated",
-    "Grown",
-    "Imported",
-    "Interval",
+    "EvalSpec",
     "Judge",
-    "Judged",
-    "Label",
-    "Layout",
-    "Look",
-    "Margin",
-    "NoBaseline",
-    "NoVerdict",
-    "NotRecorded",
-    "Pair",
-    "Piece",
-    "Plan",
-    "Recorded",
-    "Responses",
     "Rubric",
-    "Running",
-    "Sample",
-    "Score",
     "Scored",
-    "Scorer",
-    "ScorerFailed",
     "Seen",
-    "Side",
-    "SpendingLimit",
-    "Step",
-    "Taken",
-    "Task",
-    "TooManyErrors",
-    "Trial",
-    "Verdict",
-    "absolute",
-    "add_case",
-    "add_label",
-    "agent_hash_of",
-    "align",
-    "all_equal",
-    "append_case",
     "at_least",
-    "baseline_for",
-    "case_from_run",
-    "case_through_time",
-    "check_frozen",
-    "chosen",
     "close",
-    "compare",
-    "compare_eval_runs",
-    "compare_trials",
-    "compared",
     "contains",
-    "cost_per_trial",
-    "draw",
-    "drawn_of",
-    "eval_runs_over_time",
-    "evaluating",
     "exact",
     "fields",
-    "freeze",
-    "frozen_set",
-    "gate",
     "graded",
-    "history",
     "json_schema",
     "judge",
-    "judge_of",
     "lacks",
-    "lint_set",
-    "list_baselines",
-    "list_eval_agents",
-    "list_eval_runs",
-    "list_gates",
-    "load_eval_run",
-    "load_labels",
-    "load_set",
-    "lock_path",
-    "look_closer",
     "matches",
-    "measured",
-    "newest_baseline",
-    "next_for",
     "normalised",
-    "passed_by_idling",
-    "plain_rule",
-    "plan_of",
-    "promote",
-    "read_baseline",
-    "read_cases",
-    "redact_text",
-    "relative",
     "run_evals",
-    "score",
-    "score_of",
-    "scored_by",
-    "scorer_hash",
-    "sequential_rule",
-    "set_baseline",
-    "set_schema",
-    "take",
-    "text_diff",
-    "to_jsonl",
-    "to_junit",
-    "to_pydantic_evals",
-    "values_of",
-    "verdict_of",
-    "with_labels",
     "within",
-    "words_apart",
     "world",
-    "write_baseline",
-    "write_candidates",
-    "write_cases",
 ]

@@ -25,10 +25,10 @@ from pydantic_ai.exceptions import (
     UsageLimitExceeded,
 )
 
-from handrail.fallback import MalformedTwice
-from handrail.models import ModelUnavailable
+from handrail.fallback.retry import MalformedTwice
+from handrail.models.local.weights import ModelUnavailable
 
-from .loops import Looping
+from .loop_guard import Looping
 from .outcome import Fault
 
 

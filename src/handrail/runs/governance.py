@@ -1,157 +1,88 @@
-"""The Pydantic AI capability that governs a run from inside: every model request, tool call and output passes here."""
+"""`Governance`: the same rules for those who drive a Pydantic AI agent themselves (`agent.iter`, AG-UI)."""
 
-import functools
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_ai import RunContext
-from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
-from pydantic_ai.exceptions import ApprovalRequired, ModelRetry, ToolRetryError
-from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
-from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
-from pydantic_ai.models.wrapper import WrapperModel
-from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import ToolDefinition
+from pydantic_ai import DeferredToolRequests, RunContext
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.run import AgentRunResult
 
-from handrail.traces import LiveSpan, names
+from handrail.kernel.ids import new_id
 
-from .approving import approved
-from .asking import asking
-from .faults import TALK, ToolFault, is_bug
+from . import user_messages
+from .capability import RunGovernance
+from .completion import end_by_exception, end_run
+from .errors import CeilingReached
+from .execution import refused
+from .faults import fault_of
+from .fingerprint import define
+from .outcome import Answered, Escalated, Failed, Outcome, proposed
 from .record import Record
-from .tools import approver_of, effect_of, is_idempotent
+from .request import RunRequest, checked_input, checked_name
+from .runtime import current_runtime
+
+
+@dataclass
+class Governance(AbstractCapability[Any]):
+    """Records and governs the runs it is attached to, for one user of one tenant.
+
+        result = await agent.run("Hello", capabilities=[Governance(name="support", user="u-1", tenant="acme")])
+
+    A fault is recorded as `Failed` and raised on, a ceiling as `Refused` and raised as CeilingReached: what follows is
+    the caller's. Where a tool is irreversible, the agent needs `DeferredToolRequests` among its output types; such runs
+    are recorded as `Escalated` with their proposals, since only `govern` knows how to carry them on.
+    """
+
+    name: str = ""
+    user: str = ""
+    tenant: str = "default"
+
+    async def for_run(self, ctx: RunContext[Any]) -> AbstractCapability[Any]:
+        runtime = current_runtime()
+        assert ctx.agent is not None
+        run_id = new_id("run", runtime.clock.now())
+        request = RunRequest(
+            run_id=run_id,
+            agent=checked_name("name", self.name),
+            input=checked_input(ctx.prompt, may_be_empty=bool(ctx.messages)),
+            user=checked_name("user", self.user),
+            tenant=checked_name("tenant", self.tenant),
+            conversation_id=ctx.conversation_id or run_id,
+            deps=ctx.deps,
+        )
+        return _WholeRun(Record(runtime, define(ctx.agent, {}, {}), request))
 
 
 @dataclass(init=False)
-class RunGovernance(AbstractCapability[Any]):
-    """Governs one run, whose record it is given."""
+class _WholeRun(RunGovernance):
+    """Governs a run and, nobody else doing so, opens and ends its record."""
 
-    def __init__(self, record: Record) -> None:
-        self.record = record
-
-    def get_ordering(self) -> CapabilityOrdering:
-        return CapabilityOrdering(position="outermost")
-
-    def get_wrapper_model(self, model: Model) -> Model:
-        return GovernedModel(model, self.record)
-
-    async def wrap_tool_execute(
-        self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any], handler: Any
-    ) -> Any:
-        """Times the call, stops it where it is irreversible, and turns what it raises into a fault."""
-        effect = effect_of(tool_def)
-        attributes = {
-            names.OPERATION: "execute_tool",
-            names.TOOL: call.tool_name,
-            names.TOOL_CALL_ID: call.tool_call_id,
-            "handrail.tool.effect": effect,
-        }
-        with self.record.recorder.span(f"execute_tool {call.tool_name}", attributes) as live:
-            live.payload["arguments"] = args
-            if effect != "irreversible":
-                return await self._execute(call.tool_name, args, handler, live)
-            approval = self.record.approvals.get(call.tool_call_id)
-            if approval is not None:
-                execute = functools.partial(self._execute, call.tool_name, args, handler, live)
-                return await approved(self.record, approval, call, execute, live)
-            live.set({names.APPROVAL: "required"})
-        raise ApprovalRequired({"approver": approver_of(tool_def), "idempotent": is_idempotent(tool_def)})
-
-    async def _execute(self, tool: str, args: dict[str, Any], handler: Any, live: LiveSpan) -> Any:
-        self.record.loops.call(tool, args)
+    async def wrap_run(self, ctx: RunContext[Any], *, handler: Any) -> AgentRunResult[Any]:
+        record = self.record
         try:
-            result = await handler(args)
-        except TALK as talk:
-            live.payload["result"] = str(talk)
+            async with record.leased():
+                with record.root():
+                    result: AgentRunResult[Any] = await handler()
+        except CeilingReached as stop:
+            await end_run(record, refused(record, stop), None)
             raise
-        except Exception as error:
-            live.payload["result"] = str(error)
-            if is_bug(error):
-                raise
-            raise ToolFault(tool, error) from error
-        live.payload["result"] = result
-        self.record.tools.append(tool)
+        except BaseException as error:
+            fault = fault_of(error) if isinstance(error, Exception) else None
+            if fault is None:
+                await end_by_exception(record, error)
+            else:
+                failed = Failed(fault=fault, message=user_messages.failed(fault.code), facts=record.facts())
+                await end_run(record, failed, None)
+            raise
+        outcome = self._outcome(result.output)
+        await end_run(record, outcome, result.new_messages() if isinstance(outcome, Answered) else None)
         return result
 
-    async def on_tool_validate_error(
-        self,
-        ctx: RunContext[Any],
-        *,
-        call: ToolCallPart,
-        tool_def: ToolDefinition,
-        args: str | dict[str, Any],
-        error: ValidationError | ModelRetry,
-    ) -> dict[str, Any]:
-        self._malformed(f"validate {call.tool_name}", args, error)
-        raise error
-
-    async def on_output_validate_error(
-        self, ctx: RunContext[Any], *, output_context: Any, output: Any, error: ValidationError | ModelRetry
-    ) -> Any:
-        if not ctx.partial_output:
-            self._malformed("validate output", output, error)
-        raise error
-
-    async def wrap_output_process(self, ctx: RunContext[Any], *, output_context: Any, output: Any, handler: Any) -> Any:
-        """What an output function or validator turns down is malformed work like any other."""
-        try:
-            return await handler(output)
-        except (ModelRetry, ToolRetryError) as rejection:
-            if not ctx.partial_output:
-                self._malformed("validate output", output, rejection)
-            raise
-
-    def _malformed(self, what: str, found: Any, error: Exception) -> None:
-        with self.record.recorder.span(what, {}) as live:
-            live.payload.update(found=found, error=str(error))
-            live.fail("malformed")
-        self.record.retry.malformed(what, error)
-
-
-class GovernedModel(WrapperModel):
-    """A model whose every attempt is recorded, priced and committed to before it is sent."""
-
-    def __init__(self, wrapped: Model, record: Record) -> None:
-        super().__init__(wrapped)
-        self._record = record
-
-    async def request(
-        self,
-        messages: list[ModelMessage],
-        model_settings: ModelSettings | None,
-        model_request_parameters: ModelRequestParameters,
-    ) -> ModelResponse:
-        settings = _single_attempt(model_settings)
-        async with asking(self._record, self.wrapped, messages, settings, model_request_parameters) as asked:
-            response = await self.wrapped.request(messages, asked.settings, asked.parameters)
-            asked.answered(response)
-            return response
-
-    @asynccontextmanager
-    async def request_stream(
-        self,
-        messages: list[ModelMessage],
-        model_settings: ModelSettings | None,
-        model_request_parameters: ModelRequestParameters,
-        run_context: RunContext[Any] | None = None,
-    ) -> AsyncGenerator[StreamedResponse]:
-        settings = _single_attempt(model_settings)
-        async with (
-            asking(self._record, self.wrapped, messages, settings, model_request_parameters) as asked,
-            self.wrapped.request_stream(messages, asked.settings, asked.parameters, run_context) as stream,
-        ):
-            try:
-                yield stream
-            except BaseException:
-                asked.cut_off(stream.get())
-                raise
-            asked.answered(stream.get())
-
-
-def _single_attempt(settings: ModelSettings | None) -> ModelSettings:
-    # A provider's client would retry on its own, unseen and unheld: each attempt must be ours.
-    merged: ModelSettings = {**(settings or {}), "max_retries": 0}
-    return merged
+    def _outcome(self, output: Any) -> Outcome[Any]:
+        facts = self.record.facts()
+        if isinstance(output, DeferredToolRequests):
+            return Escalated(
+                reason="irreversible_action", message=user_messages.PROPOSED, facts=facts, proposals=proposed(output)
+            )
+        message = output if isinstance(output, str) else user_messages.ANSWERED
+        return Answered(output=output, message=message, facts=facts, retried=self.record.retried)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic_ai import DeferredToolRequests
 
-from handrail.ceilings import Refusal
-from handrail.kernel import ZERO, NanoUsd
-from handrail.review import Approval
+from handrail.ceilings.decision import Refusal
+from handrail.kernel.money import ZERO, NanoUsd
+from handrail.review.approvals.model import Approval
 
 OutputT = TypeVar("OutputT")
 

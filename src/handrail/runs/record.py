@@ -14,24 +14,32 @@ from typing import Any
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model, ModelRequestParameters
 
-from handrail.fallback import OneRetry
-from handrail.kernel import ZERO, NanoUsd, Op, StoreError, unix_ns
-from handrail.review import EXECUTING, Approval, renew_executing
-from handrail.traces import LiveSpan, Recorder, StoreSpans, Usage, names, recording
+from handrail.fallback.retry import OneRetry
+from handrail.kernel.clock import unix_ns
+from handrail.kernel.db.group_writer import Op
+from handrail.kernel.errors import StoreError
+from handrail.kernel.money import ZERO, NanoUsd
+from handrail.review.approvals.model import EXECUTING, Approval
+from handrail.review.approvals.store import renew_executing
+from handrail.traces import semconv
+from handrail.traces.model import Usage
+from handrail.traces.recorder.recorder import LiveSpan, Recorder
+from handrail.traces.recorder.steps import recording
+from handrail.traces.store.spans import StoreSpans
 
-from . import store
 from .fingerprint import Definition, Fingerprint, Sent, identify
-from .loops import LoopGuard
+from .loop_guard import LoopGuard
 from .outcome import Facts
 from .request import RunRequest
 from .runtime import Runtime
+from .store import runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
     """What a run that waited for people had used until then, and what they decided."""
 
-    claim: store.Claim
+    claim: runs.Claim
     trace_id: str
     root_span_id: str
     round: int
@@ -58,15 +66,15 @@ class Record:
         self.approvals: Mapping[str, Approval] = {each.call_id: each for each in carried.approvals} if carried else {}
         """What people decided, by the id of the call."""
         self.round = carried.round if carried else 0
-        self.claim = carried.claim if carried else store.Claim(request.run_id)
+        self.claim = carried.claim if carried else runs.Claim(request.run_id)
         self.recorder = Recorder(
             runtime.clock,
             {
-                names.TENANT: request.tenant,
-                names.USER: request.user,
-                names.AGENT: request.agent,
-                names.RUN: request.run_id,
-                names.CONVERSATION: request.conversation_id,
+                semconv.TENANT: request.tenant,
+                semconv.USER: request.user,
+                semconv.AGENT: request.agent,
+                semconv.RUN: request.run_id,
+                semconv.CONVERSATION: request.conversation_id,
             },
             runtime.telemetry,
         )
@@ -98,7 +106,7 @@ class Record:
             spans.enter_context(recording(self.recorder))
             if carried:
                 spans.enter_context(self.recorder.under(carried.trace_id, carried.root_span_id))
-            attributes = {names.OPERATION: "invoke_agent", "handrail.run.round": self.round + 1}
+            attributes = {semconv.OPERATION: "invoke_agent", "handrail.run.round": self.round + 1}
             live = spans.enter_context(self.recorder.span(f"invoke_agent {agent}", attributes))
             self._root = live
             live.payload["input"] = self.request.input
@@ -140,7 +148,7 @@ class Record:
         unstored, self._unstored = self._unstored, []
         if spans := self.recorder.take():
             unstored.append(StoreSpans(spans))
-        first = [store.start({**opening, **self.standing()}, self.request.input)] if opening else []
+        first = [runs.start({**opening, **self.standing()}, self.request.input)] if opening else []
         # Spans go last, since they touch rows that all runs of a tenant share: Postgres would find two runs waiting for
         # each other where one of them has those rows and not yet the tenant's account.
         writing = asyncio.ensure_future(self.runtime.database.write(*first, *pending, *ops, *unstored))
@@ -162,7 +170,7 @@ class Record:
         """The run's columns as they are now; writing them keeps the run from counting as interrupted."""
         sent = self._fingerprint
         return {
-            "lease_until_ns": unix_ns(self.runtime.clock.now() + store.LEASE),
+            "lease_until_ns": unix_ns(self.runtime.clock.now() + runs.LEASE),
             "model": self._model,
             "requests": self.requests,
             "input_tokens": self.usage.input,
@@ -175,7 +183,7 @@ class Record:
 
     def standing_ops(self) -> list[Op]:
         """What brings the run's row up to date; nothing before the commit that opens it, which does."""
-        return [] if self._opening else [store.advance(self.claim, self.standing())]
+        return [] if self._opening else [runs.advance(self.claim, self.standing())]
 
     def book(self, usage: Usage, cost: NanoUsd, settling: Op) -> None:
         """Adds what a model request used; its settlement rides with the next commit."""
@@ -239,16 +247,16 @@ class Record:
         self._sent = identify(self._definition, self._model, settings, messages, parameters)
         self._fingerprint = self._sent.fingerprint
         assert self._root is not None
-        self._root.set({names.FINGERPRINT: self._fingerprint.agent})
+        self._root.set({semconv.FINGERPRINT: self._fingerprint.agent})
         template, agent = self._definition.template, self.request.agent
         if not self.runtime.has_seen(self._sent.fingerprint):
-            self._pending.append(store.remember(self._sent, template, agent, self.runtime.clock.now()))
+            self._pending.append(runs.remember(self._sent, template, agent, self.runtime.clock.now()))
 
     async def _renew(self) -> None:
         while True:
-            await self.runtime.clock.sleep(store.LEASE.total_seconds() / 3)
+            await self.runtime.clock.sleep(runs.LEASE.total_seconds() / 3)
             # A store that fails now says so at the next commit, which the run cannot go on without.
             with suppress(StoreError):
                 now = self.runtime.clock.now()
                 actions = [renew_executing(each, now + EXECUTING) for each in self.executing]
-                await self.runtime.database.write(store.renew(self.claim, now + store.LEASE), *actions)
+                await self.runtime.database.write(runs.renew(self.claim, now + runs.LEASE), *actions)

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from pydantic_ai.messages import TextContent, UserContent
 
-from handrail.kernel import BadInput
+from handrail.kernel.errors import BadInput
 
 RunInput: TypeAlias = str | Sequence[UserContent] | None
 

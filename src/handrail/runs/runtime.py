@@ -9,10 +9,14 @@ from contextvars import ContextVar
 from pydantic_ai.models import Model
 from pydantic_ai.usage import RequestUsage
 
-from handrail.ceilings import limits_of
-from handrail.kernel import Clock, Database, NanoUsd, Settings, SystemClock, load_settings
-from handrail.models import default_model, price_of, price_sheet
-from handrail.traces import open_telemetry
+from handrail.ceilings.limits import limits_of
+from handrail.config.settings import Settings, load_settings
+from handrail.kernel.clock import Clock, SystemClock
+from handrail.kernel.db.database import Database
+from handrail.kernel.money import NanoUsd
+from handrail.models.factory import default_model
+from handrail.models.pricing import price_of, price_sheet
+from handrail.traces.recorder.recorder import open_telemetry
 
 from .fingerprint import Fingerprint
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic_ai import Tool
 from pydantic_ai.tools import ToolDefinition
 
-from handrail.kernel import BadInput
+from handrail.kernel.errors import BadInput
 
 Effect = Literal["reads", "writes", "irreversible"]
 _KEY = "handrail.effect"

@@ -9,8 +9,11 @@ import os
 import sys
 import threading
 
-from handrail.kernel import Database, SystemClock
-from handrail.review import AlreadyDecided, Execute, StillExecuting, begin, complete, decide, load_approval
+from handrail.kernel.clock import SystemClock
+from handrail.kernel.db.database import Database
+from handrail.review.approvals.errors import AlreadyDecided, StillExecuting
+from handrail.review.approvals.model import Execute
+from handrail.review.approvals.store import begin, complete, decide, load_approval
 
 store, effects, place = sys.argv[1:]
 database = Database.open(store)

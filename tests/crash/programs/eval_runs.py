@@ -26,12 +26,15 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RequestUsage
 from sqlalchemy import select
 
-from handrail import Answered, Outcome, Runtime, Settings, Trials, govern, tool
-from handrail.ceilings import audit, charge_expired
-from handrail.ceilings.ledger import holds
-from handrail.evals import Case, Trial, freeze, list_eval_runs, load_eval_run, run_evals
-from handrail.kernel import Price
-from handrail.review import list_approvals
+from handrail import Answered, Outcome, Runtime, Settings, govern, tool
+from handrail.ceilings.ledger import charge_expired, holds
+from handrail.ceilings.ledger_queries import audit
+from handrail.config.settings import Price
+from handrail.evals import EvalSpec
+from handrail.evals.eval_set.model import Case, freeze
+from handrail.evals.runner.eval_run import run_evals
+from handrail.evals.store.eval_runs import Trial, list_eval_runs, load_eval_run
+from handrail.review.approvals.store import list_approvals
 from handrail.testing import VirtualClock, killed_at_commit
 
 WORDS = ("one", "two", "refund")
@@ -60,7 +63,7 @@ class Echo:
         return Runtime(self._settings, clock=VirtualClock(START + later))
 
     async def go(self, runtime: Runtime, resume: str | None) -> None:
-        trials = Trials[None, str](cases=self._cases, observe=_observe)
+        trials = EvalSpec[None, str](cases=self._cases, observe=_observe)
         agent = Agent(
             FunctionModel(self._respond, model_name=MODEL),
             tools=[tool(_refund, effect="irreversible")],

@@ -4,7 +4,9 @@ import asyncio
 import os
 import sys
 
-from handrail.kernel import Database, SystemClock, enqueue
+from handrail.kernel.clock import SystemClock
+from handrail.kernel.db.database import Database
+from handrail.kernel.db.jobs import enqueue
 
 store, round_ = sys.argv[1:]
 database = Database.open(store)

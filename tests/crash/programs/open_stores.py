@@ -2,7 +2,8 @@
 
 import sys
 
-from handrail.kernel import Database, HandrailError
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import HandrailError
 
 print("ready", flush=True)  # noqa: T201
 for line in sys.stdin:

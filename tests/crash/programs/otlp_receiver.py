@@ -9,8 +9,8 @@ import sys
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from handrail.kernel import Database
-from handrail.traces import Received, ingest, read_otlp
+from handrail.kernel.db.database import Database
+from handrail.traces.otlp.ingest import Received, ingest, read_otlp
 
 store, round_ = sys.argv[1:]
 database = Database.open(store)

@@ -12,8 +12,11 @@ from datetime import datetime
 from itertools import count
 from zoneinfo import ZoneInfo
 
-from handrail.ceilings import Ask, Hold, Limits, hold, settle
-from handrail.kernel import Database, NanoUsd
+from handrail.ceilings.decision import Ask
+from handrail.ceilings.ledger import Hold, hold, settle
+from handrail.ceilings.limits import Limits
+from handrail.kernel.db.database import Database
+from handrail.kernel.money import NanoUsd
 
 store, given = sys.argv[1:]
 said = json.loads(given)

@@ -7,19 +7,8 @@ from typing import Any
 
 from pydantic_ai import Agent
 
-from handrail import (
-    Answered,
-    AwaitingApproval,
-    Escalated,
-    FellBack,
-    Outcome,
-    RunRequest,
-    Trials,
-    exact,
-    govern,
-    tool,
-    world,
-)
+from handrail import Answered, AwaitingApproval, Escalated, FellBack, Outcome, RunRequest, govern, tool
+from handrail.evals import EvalSpec, exact, world
 
 from .desk import Desk
 from .rules import triage_by_rules
@@ -88,7 +77,7 @@ agent = govern(
     deps=open_desk,
     fallback=rules,
     message=lambda found: found.reply,
-    trials=Trials(
+    trials=EvalSpec(
         cases=HERE / "evals" / "cases.yaml",
         observe=observe,
         deps=fresh_desk,

@@ -1,1 +1,1 @@
-"""OpenTelemetry's protocol out: finished spans to a collector, slowing no run down."""
+"""Finished spans sent to a collector over OTLP, without slowing runs down."""

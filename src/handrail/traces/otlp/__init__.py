@@ -1,1 +1,1 @@
-"""OpenTelemetry's protocol as other programs send it: read, and stored."""
+"""OTLP received from other programs: validated, decoded and stored."""

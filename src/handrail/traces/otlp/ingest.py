@@ -18,17 +18,20 @@ from weakref import WeakKeyDictionary
 
 from pydantic_ai.usage import RequestUsage
 
-from handrail.kernel import ZERO, Database, MissingExtra, NanoUsd, Price
-from handrail.models import price_of
-from handrail.traces.capture.redaction import Redact, unchanged
-from handrail.traces.semantics import dialects as names
-from handrail.traces.semantics.reading import Finished, read_finished
-from handrail.traces.semantics.span import Span, Usage
+from handrail.config.settings import Price
+from handrail.kernel.db.database import Database
+from handrail.kernel.errors import MissingExtra
+from handrail.kernel.money import ZERO, NanoUsd
+from handrail.models.pricing import price_of
+from handrail.traces import semconv
+from handrail.traces.model import Span, Usage
+from handrail.traces.normalize import Finished, read_finished
+from handrail.traces.recorder.redaction import Redact, unchanged
 from handrail.traces.store.spans import StoreSpans
 
-from .incoming import MOST_BYTES, BadOtlp, Malformed, TooLarge, UnsupportedMedia
-from .otlp_json import spans_of_json
-from .protobuf import spans_of_protobuf
+from .json_decoder import spans_of_json
+from .protobuf_decoder import spans_of_protobuf
+from .validation import MOST_BYTES, BadOtlp, Malformed, TooLarge, UnsupportedMedia
 
 PriceOf: TypeAlias = Callable[[str, str | None, Usage], NanoUsd | None]
 """What a request to a model (name, provider) cost, or None where nobody knows its price."""
@@ -188,7 +191,7 @@ def _of_tenant(span: Span, tenant: str | None) -> Span:
         return span if span.tenant else replace(span, tenant=_TENANT)
     if span.tenant in ("", tenant):
         return replace(span, tenant=tenant)
-    return replace(span, tenant=tenant, attributes={**span.attributes, names.TENANT: span.tenant})
+    return replace(span, tenant=tenant, attributes={**span.attributes, semconv.TENANT: span.tenant})
 
 
 def _priced(span: Span, price: PriceOf) -> Span:
@@ -200,6 +203,6 @@ def _priced(span: Span, price: PriceOf) -> Span:
     if span.model and span.usage != Usage():
         ours = price(span.model, span.provider, span.usage)
         if ours is None:
-            span = replace(span, attributes={**span.attributes, names.PRICE_UNKNOWN: True})
+            span = replace(span, attributes={**span.attributes, semconv.PRICE_UNKNOWN: True})
     cost = ours if ours is not None else reported
     return replace(span, cost=ZERO if cost is None else cost, reported_cost=reported)

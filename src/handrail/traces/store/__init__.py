@@ -1,1 +1,1 @@
-"""Spans, their sums and rollups in the store; what is asked of them, and what is removed."""
+"""Spans, trace summaries and rollups in the store, and the queries over them."""

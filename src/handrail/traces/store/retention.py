@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, select
 
-from handrail.kernel import unix_ns
+from handrail.kernel.clock import unix_ns
 
 from .bulk import write_rows
 from .spans import payloads, read_span, spans

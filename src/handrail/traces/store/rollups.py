@@ -26,8 +26,10 @@ from sqlalchemy import (
     union_all,
 )
 
-from handrail.kernel import insert, metadata, unix_ns
-from handrail.traces.semantics.span import Span
+from handrail.kernel.clock import unix_ns
+from handrail.kernel.db.engine import insert
+from handrail.kernel.db.schema import metadata
+from handrail.traces.model import Span
 
 from .bulk import Values, write_rows
 from .histogram import bucket_of

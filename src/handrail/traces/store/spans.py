@@ -19,8 +19,11 @@ from sqlalchemy import (
     select,
 )
 
-from handrail.kernel import NotFound, as_json, insert, metadata, pack, unpack
-from handrail.traces.semantics.span import Span, Usage
+from handrail.kernel.db.engine import insert
+from handrail.kernel.db.schema import metadata
+from handrail.kernel.errors import NotFound
+from handrail.kernel.serialization import as_json, pack, unpack
+from handrail.traces.model import Span, Usage
 
 from .bulk import Values, write_rows
 from .rollups import Rolled, add, roll

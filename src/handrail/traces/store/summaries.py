@@ -8,8 +8,10 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Connection, Index, Integer, String, Table, case
 from sqlalchemy import Row as Found
 
-from handrail.kernel import NanoUsd, insert, metadata
-from handrail.traces.semantics.span import Span
+from handrail.kernel.db.engine import insert
+from handrail.kernel.db.schema import metadata
+from handrail.kernel.money import NanoUsd
+from handrail.traces.model import Span
 
 from .bulk import Values, write_rows
 

@@ -1,0 +1,1 @@
+"""`handrail eval`: the eval set, eval runs, baselines and the gate."""

@@ -1,0 +1,1 @@
+"""`handrail traces`: what happened, how long it took and what it cost."""

@@ -1,0 +1,1 @@
+"""Two eval runs compared case by case, word by word and step by step."""

@@ -1,0 +1,1 @@
+"""The eval set: frozen cases as people write them, their lock file, lint, and other tools' formats."""

@@ -1,0 +1,1 @@
+"""Eval sets of other tools, read and written."""

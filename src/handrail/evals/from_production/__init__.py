@@ -1,0 +1,1 @@
+"""Cases drawn from production runs, with personal data removed."""

@@ -1,1 +1,0 @@
-"""Cases from production: drawn, redacted, completed by people."""

@@ -1,0 +1,1 @@
+"""What people say about trials, and whether a judge agrees with them."""

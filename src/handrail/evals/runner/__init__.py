@@ -1,0 +1,1 @@
+"""Runs the trials of an eval run, each committed as it ends."""

@@ -1,0 +1,1 @@
+"""What scores a trial: built-in scorers, LLM judges and adapters for other libraries."""

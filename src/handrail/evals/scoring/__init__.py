@@ -1,1 +1,0 @@
-"""What a trial is worth: scorers, judges, and the hash that says by what it was scored."""

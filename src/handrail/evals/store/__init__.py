@@ -1,0 +1,1 @@
+"""The evals' tables: eval runs, trials, baselines, gate verdicts and labels."""

@@ -1,0 +1,1 @@
+"""The database: engines, the writer that commits, column types, jobs and migrations."""

@@ -1,1 +1,0 @@
-"""How the tables came to be, one step a file. Read by Alembic only."""

@@ -1,0 +1,1 @@
+"""The runs' tables: runs, outcomes, messages and what resumes a paused run."""

@@ -1,1 +1,0 @@
-"""What a trace tells: its tree, critical path, what could run side by side, what led nowhere."""

@@ -1,1 +1,0 @@
-"""Spans of a running program: recorded, redacted, given steps by hand."""

@@ -1,0 +1,1 @@
+"""Spans of a running program: recorded, redacted, and added by hand with `step`."""

@@ -1,1 +1,0 @@
-"""What a span is, and what the attributes of many programs mean in it."""

@@ -1,0 +1,75 @@
+"""A shop's agents for the web's tests: no model is real, what it says follows from the message."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pydantic_ai import Agent
+from pydantic_ai.exceptions import ModelAPIError
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart, UserPromptPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.usage import RequestUsage
+
+from handrail import GovernedAgent, NotFound, Settings, govern, tool
+from handrail.config.settings import Ceilings, Price
+
+MODEL = "shop-model"
+USED = RequestUsage(input_tokens=1_000, output_tokens=100)
+
+
+def settings(folder: Path, **changed: Any) -> Settings:
+    """A store in `folder`; the model costs two cents a request, and a user's day has a dollar."""
+    given: dict[str, Any] = {
+        "base": folder,
+        "store": "handrail.db",
+        "prices": {MODEL: Price(input=Decimal(10), output=Decimal(100))},
+        "ceilings": Ceilings(user_day=Decimal(1)),
+        "roles": {"lead": ("mia", "ann")},
+    }
+    return Settings(**{**given, **changed})
+
+
+class Shop:
+    """The agents, and the refunds that were paid."""
+
+    def __init__(self) -> None:
+        self.paid: list[int] = []
+        model = FunctionModel(self._answer, model_name=MODEL)
+        tools = [
+            tool(self.find_order, effect="reads"),
+            tool(self.refund, effect="irreversible", approver="role:lead"),
+        ]
+        self.agents: dict[str, GovernedAgent[Any, Any]] = {"shop": govern(Agent(model, tools=tools), name="shop")}
+
+    def find(self, name: str) -> GovernedAgent[Any, Any]:
+        """An agent by its name."""
+        if name not in self.agents:
+            raise NotFound(f"there is no agent {name!r}")
+        return self.agents[name]
+
+    def find_order(self, number: int) -> str:
+        """An order's state."""
+        return f"order {number}: <script>alert(1)</script>"
+
+    def refund(self, order: int, reason: str) -> str:
+        """Gives money back."""
+        self.paid.append(order)
+        return f"paid for {order}, {reason}"
+
+    def _answer(self, messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+        parts = [part for message in messages for part in message.parts]
+        said = str(next(part.content for part in parts if isinstance(part, UserPromptPart)))
+        returned = [part for part in parts if isinstance(part, ToolReturnPart)]
+        if "down" in said:
+            raise ModelAPIError(MODEL, "no answer")
+        if "bug" in said:
+            raise TypeError("a bug in the agent")
+        if "refund" in said and not returned:
+            return _says(ToolCallPart("refund", {"order": 1042, "reason": said}))
+        if "order" in said and not returned:
+            return _says(ToolCallPart("find_order", {"number": 1042}))
+        return _says(TextPart(f"You said: {said}"))
+
+
+def _says(part: TextPart | ToolCallPart) -> ModelResponse:
+    return ModelResponse([part], usage=USED, model_name=MODEL)
