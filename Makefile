@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lowest lint bench evals gate baseline constraints clean
+.PHONY: help demo test soak lowest lint docs bench evals gate baseline constraints clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
@@ -35,7 +35,11 @@ lint: .venv/dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-cache
+
+docs: .venv/dev ## build the documentation site into build/docs; a warning is an error
+	@$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -d build/doctrees docs build/docs
 
 bench: .venv/dev ## measure: NAME=... writes bench/results/NAME.json
 	@$(BIN)/python -m bench.run $(NAME)
