@@ -98,7 +98,7 @@ def _overspend(runner: asyncio.Runner, database: Database, prefix: str, store: s
         return sum(await asyncio.gather(*(_hold(database, _ask("small", 0), limits) for _ in range(AT_ONCE))))
 
     admitted = runner.run(spend())
-    views = database.read_now(lambda conn: spending(conn, tenant="small", now=NOW, limits=limits))
+    views = database.read_now(spending(tenant="small", now=NOW, limits=limits))
     taken = max(view.spent.cost + view.held.cost for view in views)
     how = f"{AT_ONCE} callers at $0.0105 each on a budget of $0.05; {admitted} admitted, {BUDGET // PRICE} fit; {store}"
     return Figure(f"{prefix}overspend_50_callers", max(taken - BUDGET, 0) / 1e9, "$", "lower", how)

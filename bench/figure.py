@@ -1,4 +1,4 @@
-"""One measured number, and the file and table that it ends up in."""
+"""One measured number, and how it is written to a file and shown in a table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ class Figure:
 
 
 def as_json(figures: Sequence[Figure]) -> str:
+    """The figures as the JSON document of a results file."""
     order = ("name", "ours", "peers", "unit", "better", "method")
     rows = [{key: asdict(figure)[key] for key in order} for figure in figures]
     return json.dumps({"figures": rows}, indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Comparisons that a noisy machine does not decide, and the disk that they ran on."""
+"""Comparisons that are robust on a noisy machine, and a probe of the disk they ran on."""
 
 import os
 import time
@@ -18,9 +18,12 @@ class Comparison:
 
 
 def interleaved(ours: Callable[[], float], peer: Callable[[], float], rounds: int) -> Comparison:
-    """Two measurements taken in turn, the first of a round being the second of the next.
+    """Takes two measurements in turn; the one that goes first in a round goes second in the next.
 
-    Each callable does its work once and returns what it measured, greater than zero.
+    Args:
+        ours: Does its work once and returns what it measured, greater than zero.
+        peer: The same for the peer.
+        rounds: How many pairs to measure.
     """
     pairs = []
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""`python -m bench.run NAME`: runs bench NAME, keeps its figures in bench/results/NAME.json and prints them."""
+"""`python -m bench.run NAME`: runs a benchmark, writes its figures to bench/results/NAME.json and prints them."""
 
 import sys
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ _NOT_BENCHES = {"__init__", "evals_peer", "figure", "measure", "run"}
 
 
 def names(folder: Path = FOLDER) -> list[str]:
-    """The benches that there are: modules and packages of `folder`, harness left out."""
+    """The benchmarks in `folder`: its modules and packages, except the harness."""
     modules = [file.stem for file in folder.glob("*.py")] + [file.parent.name for file in folder.glob("*/__init__.py")]
     return sorted(set(modules) - _NOT_BENCHES)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 measured and written, 2 no such bench."""
+    """Returns the exit code: 0 measured and written, 2 unknown benchmark."""
     known = names()
     if len(arguments) != 1 or arguments[0] not in known:
         listed = ", ".join(known) or "none yet"
-        print(f"make bench NAME=...: one of the benches there are ({listed})", file=sys.stderr)
+        print(f"Usage: make bench NAME=..., with one of: {listed}", file=sys.stderr)
         return 2
     (name,) = arguments
     figures = import_module(f"bench.{name}").figures()

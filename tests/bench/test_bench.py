@@ -69,7 +69,7 @@ def test_fsync_probe_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_benches_are_found(tmp_path: Path) -> None:
-    """A bench is a module or a package; the harness and folders of results are none."""
+    """A benchmark is a module or a package, but not part of the harness and not a folder of results."""
     for file in (
         "__init__.py",
         "run.py",
@@ -86,6 +86,6 @@ def test_benches_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], [""], ["no-such-bench"], ["run"]])
 def test_unknown_bench(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A name that is no bench is answered with those that are, and exit code 2."""
+    """An unknown name prints the known ones and gives exit code 2."""
     assert main(arguments) == 2
-    assert "one of the benches there are" in capsys.readouterr().err
+    assert "with one of:" in capsys.readouterr().err
