@@ -1,35 +1,40 @@
-# `make` alone lists the targets. Every one of them works as the first command in a fresh clone.
+# `make` alone lists the targets. Each of them works as the first command in a fresh clone.
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := anthropic,local,openai
-ALL := anthropic,evals,local,openai,postgres,redis,route,server
+ALL := anthropic,evals,local,openai,postgres,server
 RECORDED := src/handrail/examples/support_triage/evals/recorded.jsonl
 BASELINE := src/handrail/examples/support_triage/evals/baseline.jsonl
-# The model whose answers are recorded, whatever else is configured where they are used again.
+# The model whose responses are recorded, whatever is configured where they are replayed.
 MODEL := builtin:qwen2.5-coder-1.5b
 REPLAY := HANDRAIL_STORE=build/gate.db HANDRAIL_MODEL=$(MODEL) $(BIN)/handrail eval
 BY = $(shell git config user.name)
+PARALLEL := -q -n auto --maxprocesses 4 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lowest lint docs bench evals gate baseline constraints clean
+.PHONY: help demo test slow soak lowest lint docs bench evals gate baseline browser screenshots constraints clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
 
-demo: .venv/demo ## run the support-triage agent over customer messages
+demo: .venv/demo ## run the support-triage agent on sample customer messages
+	@$(BIN)/python demo/fetch_weights.py
 	@$(BIN)/handrail demo
 
-test: .venv/dev ## run the tests
-	@$(BIN)/pytest -q -n auto --maxprocesses 4 --dist worksteal
+test: .venv/dev ## run the tests that a change needs, in a few minutes
+	@$(BIN)/pytest $(PARALLEL) -m "not slow"
 
-soak: .venv/dev ## the crash tests with a kill at every commit of every store
-	@HANDRAIL_SOAK=1 $(BIN)/pytest -q -n auto --maxprocesses 4 --dist worksteal tests/crash
+slow: .venv/dev build/peers/made ## run the slow tests: a crash at every database commit, all browsers, fuzzing, other programs
+	@$(BIN)/pytest $(PARALLEL) -m slow
 
-lowest: build/lowest/made ## run the tests of runs on the lowest Pydantic AI of the range
-	@build/lowest/bin/pytest -q -n auto --maxprocesses 4 --dist worksteal tests/runs tests/pydantic_ai tests/traces
+soak: .venv/dev ## run every test with twenty times the generated examples; takes hours
+	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest $(PARALLEL)
+
+lowest: build/lowest/made ## run the tests of runs and traces on the oldest supported Pydantic AI
+	@build/lowest/bin/pytest $(PARALLEL) -m "not slow" tests/runs tests/pydantic_ai tests/traces
 
 lint: .venv/dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -41,28 +46,28 @@ lint: .venv/dev ## check style, types and the direction of imports
 docs: .venv/dev ## build the documentation site into build/docs; a warning is an error
 	@$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -d build/doctrees docs build/docs
 
-bench: .venv/dev ## measure: NAME=... writes bench/results/NAME.json
+bench: .venv/dev ## run a benchmark: NAME=... writes bench/results/NAME.json
 	@$(BIN)/python -m bench.run $(NAME)
 
-evals: .venv/demo ## record the reference agents' answers anew, with the model that is configured
+evals: .venv/demo ## record the reference agent's responses again, with the configured model
 	@rm -f $(RECORDED)
 	@$(BIN)/handrail eval run support-triage --cache $(RECORDED)
 
-gate: .venv/demo ## gate the reference agents on their recorded answers
+gate: .venv/demo ## gate the reference agent on its recorded responses
 	@mkdir -p build && rm -f build/gate.db*
 	@$(REPLAY) gate support-triage --baseline $(BASELINE) --recorded $(RECORDED) --trials 1
 
-baseline: .venv/demo ## accept the recorded answers as what a change has to beat
+baseline: .venv/demo ## accept the recorded responses as the new baseline
 	@mkdir -p build && rm -f build/gate.db*
 	@$(REPLAY) baseline support-triage --recorded $(RECORDED) --trials 1 --write $(BASELINE) $(if $(BY),--by "$(BY)")
 
-browser: .venv/dev ## install Chromium for the browser tests, where there is none
+browser: .venv/dev ## install Chromium for the browser tests if there is none
 	@$(BIN)/python -m tests.services.chromium
 
-screenshots: .venv/dev ## take the pictures of the pages in docs/img
+screenshots: .venv/dev ## take the screenshots in docs/img again
 	@$(BIN)/python -m tests.browser.screenshots
 
-constraints: .venv/made ## take the newest versions that pyproject.toml allows into constraints.txt
+constraints: .venv/made ## pin the newest versions that pyproject.toml allows in constraints.txt
 	@rm -rf build/pins && $(BIN)/python -m venv build/pins
 	@build/pins/bin/python -m pip install --quiet --upgrade pip
 	@build/pins/bin/python -m pip install --quiet --editable '.[$(ALL)]' --group dev
@@ -76,8 +81,8 @@ clean: ## remove .venv and every cache
 .venv/made:
 	@command -v $(PYTHON) > /dev/null || { echo "Handrail needs Python 3.11 or newer, and there is no $(PYTHON) here; PYTHON=/path/to/python names another." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Handrail needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1); PYTHON=/path/to/python names another." >&2; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "Making .venv with $$($(PYTHON) --version)."
+	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || { echo "$(PYTHON) cannot create virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Creating .venv with $$($(PYTHON) --version)."
 	@$(PYTHON) -m venv .venv
 	@$(INSTALL) --upgrade pip
 	@touch $@
@@ -100,4 +105,11 @@ build/lowest/made: pyproject.toml constraints.txt | .venv/made
 	@$(BIN)/python -m venv build/lowest
 	@build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --upgrade pip
 	@build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable '.[otlp,postgres]' pytest pytest-xdist hypothesis
+	@touch $@
+
+build/peers/made: Makefile | .venv/made
+	@echo "Installing the libraries that slow tests exchange files with into build/peers."
+	@rm -rf build/peers && mkdir -p build && $(BIN)/python -m venv build/peers
+	@build/peers/bin/python -m pip install --quiet --upgrade pip
+	@build/peers/bin/python -m pip install --quiet pydantic-evals==2.62.0
 	@touch $@

@@ -1,1 +1,1 @@
-"""Measurements, side by side with peers. Each module or package here that has `figures()` is a bench of that name."""
+"""Benchmarks, side by side with peers. Each module or package here that has `figures()` is a benchmark of that name."""

@@ -1,4 +1,7 @@
-"""One round of another project's eval runner, in its own environment: NAME CASES AT_ONCE SECONDS. Prints JSON."""
+"""One round of another project's eval runner, in its own environment; prints JSON.
+
+Usage: evals_peer.py NAME CASES CONCURRENCY SECONDS
+"""
 
 import asyncio
 import json
@@ -6,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-name, cases, at_once, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+name, cases, concurrency, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 
 
 async def answer(_text: str) -> str:
@@ -21,7 +24,7 @@ def pydantic_evals() -> Any:
 
     rows = [Case(name=f"c-{n}", inputs=f"case {n}", expected_output="ok") for n in range(cases)]
     dataset = Dataset(name="bench", cases=rows, evaluators=[EqualsExpected()])
-    return lambda: asyncio.run(dataset.evaluate(answer, max_concurrency=at_once, progress=False))
+    return lambda: asyncio.run(dataset.evaluate(answer, max_concurrency=concurrency, progress=False))
 
 
 def inspect() -> Any:
@@ -44,7 +47,7 @@ def inspect() -> Any:
         dataset=[Sample(input=f"case {n}", target="ok") for n in range(cases)], solver=answering(), scorer=exact()
     )
     folder = tempfile.mkdtemp()
-    return lambda: inspect_ai.eval(task, model=None, max_samples=at_once, log_dir=folder, display="none")
+    return lambda: inspect_ai.eval(task, model=None, max_samples=concurrency, log_dir=folder, display="none")
 
 
 def deepeval() -> Any:
@@ -78,7 +81,7 @@ def deepeval() -> Any:
     return lambda: evaluate(
         rows,
         [Exact()],
-        async_config=AsyncConfig(max_concurrent=at_once),
+        async_config=AsyncConfig(max_concurrent=concurrency),
         display_config=quiet,
         cache_config=CacheConfig(write_cache=False),
     )

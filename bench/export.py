@@ -1,4 +1,4 @@
-"""What sending spans out costs a run, with the collector there, gone and silent; and what arrives in a real Phoenix."""
+"""How much exporting spans slows a run if the collector is down or hangs, and what arrives in a real Phoenix."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from pydantic_ai.usage import RequestUsage
 from bench.figure import Figure
 from bench.measure import interleaved
 from handrail import Runtime, Settings, govern, tool, use_runtime
-from handrail.config.settings import ExportTo
+from handrail.config.settings import ExportSettings
 from handrail.kernel.money import NanoUsd, nano_usd
 from handrail.traces.model import Span
 from handrail.traces.store.spans import load_trace
@@ -34,12 +34,12 @@ ROUNDS = 9
 RUNS = 30
 PHOENIX = Path(__file__).parents[1] / "build" / "phoenix"
 _SECONDS = 120
-_ASKED = """{ projects { edges { node { spans(first: 100) { edges { node {
+_SPANS_QUERY = """{ projects { edges { node { spans(first: 100) { edges { node {
     spanId parentId spanKind tokenCountTotal costSummary { total { cost } } } } } } } } }"""
 
 
 class Sonnet(FunctionModel):
-    """A model of Anthropic's name and prices that answers at once."""
+    """A model with the name and prices of one of Anthropic's, which responds at once."""
 
     @property
     def system(self) -> str:
@@ -48,8 +48,8 @@ class Sonnet(FunctionModel):
 
 def reply(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
     part = TextPart("It is on its way.") if len(messages) > 1 else ToolCallPart("find_order", {"order": 1042})
-    used = RequestUsage(input_tokens=1_000, output_tokens=200, cache_read_tokens=600, cache_write_tokens=100)
-    return ModelResponse([part], usage=used)
+    usage = RequestUsage(input_tokens=1_000, output_tokens=200, cache_read_tokens=600, cache_write_tokens=100)
+    return ModelResponse([part], usage=usage)
 
 
 def find_order(order: int) -> str:
@@ -61,17 +61,18 @@ support = govern(Agent(Sonnet(reply, model_name=MODEL), tools=[tool(find_order, 
 
 
 def figures() -> list[Figure]:
-    return [*_slowed(), *_arrived()]
+    """Runs the benchmark."""
+    return [*_run_times(), *_arrival()]
 
 
-def _slowed() -> list[Figure]:
-    """A run's time with spans going out, beside one without, whatever is at the other end."""
-    found = []
-    with silent() as nobody_answers, gone() as nobody_listens:
-        for name, address in (("down", nobody_listens), ("hanging", nobody_answers)):
-            with runtime_of(None) as bare, runtime_of(ExportTo(endpoint=address, content=True)) as exporting:
+def _run_times() -> list[Figure]:
+    """The time of a run with export to a collector that fails, compared with a run without export."""
+    measured = []
+    with hanging() as hanging_url, down() as down_url:
+        for name, address in (("down", down_url), ("hanging", hanging_url)):
+            with open_runtime(None) as bare, open_runtime(ExportSettings(endpoint=address, content=True)) as exporting:
                 compared = interleaved(partial(run_ms, exporting), partial(run_ms, bare), ROUNDS)
-            found.append(
+            measured.append(
                 Figure(
                     f"run_ms_collector_{name}",
                     compared.ours,
@@ -82,30 +83,34 @@ def _slowed() -> list[Figure]:
                     {"no export": compared.peer},
                 )
             )
-    return found
+    return measured
 
 
-def _arrived() -> list[Figure]:
-    """One run in Phoenix: its tree, tokens and cost, beside the store's."""
-    with phoenix() as address, runtime_of(ExportTo(endpoint=f"{address}/v1/traces", content=True)) as runtime:
+def _arrival() -> list[Figure]:
+    """One run in Phoenix: its tree, tokens and cost, compared with the store's."""
+    with phoenix() as address, open_runtime(ExportSettings(endpoint=f"{address}/v1/traces", content=True)) as runtime:
         with use_runtime(runtime):
             outcome = support.run_sync("Where is order 1042?", user="u-1", tenant="acme")
-        _, stored = runtime.database.read_now(lambda conn: load_trace(conn, outcome.facts.trace_id, None))
+        _, stored = runtime.database.read_now(load_trace(outcome.facts.trace_id, None))
         runtime.telemetry.close()
-        there = wait_for(address, len(stored))
-    same_tree = sum(there.get(span.span_id, {}).get("parentId") == span.parent_id for span in stored)
-    same_tokens = sum(_tokens(there, span) == span.usage.input + span.usage.output for span in stored)
-    how = "a run of one tool call and two requests, exported with content to Phoenix from the package index, on SQLite"
+        arrived = wait_for(address, len(stored))
+    same_tree = sum(arrived.get(span.span_id, {}).get("parentId") == span.parent_id for span in stored)
+    same_tokens = sum(_tokens(arrived, span) == span.usage.input + span.usage.output for span in stored)
+    method = (
+        "a run of one tool call and two requests, exported with content to Phoenix from the package index, on SQLite"
+    )
     cost = sum(span.cost for span in stored)
     return [
-        Figure("phoenix_spans_with_parent", same_tree / len(stored), "share", "higher", how),
-        Figure("phoenix_spans_with_tokens", same_tokens / len(stored), "share", "higher", how),
-        Figure("run_cost_nano_usd", cost, "nano-dollars", "lower", how, {"phoenix": sum(map(_cost, there.values()))}),
+        Figure("phoenix_spans_with_parent", same_tree / len(stored), "share", "higher", method),
+        Figure("phoenix_spans_with_tokens", same_tokens / len(stored), "share", "higher", method),
+        Figure(
+            "run_cost_nano_usd", cost, "nano-dollars", "lower", method, {"phoenix": sum(map(_cost, arrived.values()))}
+        ),
     ]
 
 
-def _tokens(there: Mapping[str, Any], span: Span) -> int:
-    return int(there.get(span.span_id, {}).get("tokenCountTotal") or 0)
+def _tokens(arrived: Mapping[str, Any], span: Span) -> int:
+    return int(arrived.get(span.span_id, {}).get("tokenCountTotal") or 0)
 
 
 def _cost(span: Mapping[str, Any]) -> NanoUsd:
@@ -114,19 +119,21 @@ def _cost(span: Mapping[str, Any]) -> NanoUsd:
 
 
 def run_ms(runtime: Runtime) -> float:
+    """The median duration of RUNS runs."""
     with use_runtime(runtime):
-        taken = []
+        times = []
         for _ in range(RUNS):
             start = time.perf_counter()
             support.run_sync("Where is order 1042?", user="u-1", tenant="acme")
-            taken.append((time.perf_counter() - start) * 1e3)
-    return median(taken)
+            times.append((time.perf_counter() - start) * 1e3)
+    return median(times)
 
 
 @contextmanager
-def runtime_of(to: ExportTo | None) -> Iterator[Runtime]:
+def open_runtime(export: ExportSettings | None) -> Iterator[Runtime]:
+    """A runtime in a temporary folder, closed after the block."""
     with tempfile.TemporaryDirectory() as folder:
-        runtime = Runtime(Settings(base=Path(folder), export=to))
+        runtime = Runtime(Settings(base=Path(folder), export=export))
         try:
             yield runtime
         finally:
@@ -134,15 +141,15 @@ def runtime_of(to: ExportTo | None) -> Iterator[Runtime]:
 
 
 @contextmanager
-def silent() -> Iterator[str]:
-    """The address of a collector that takes connections and says nothing."""
+def hanging() -> Iterator[str]:
+    """The URL of a collector that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/v1/traces"
 
 
 @contextmanager
-def gone() -> Iterator[str]:
-    """The address of a port where nobody listens."""
+def down() -> Iterator[str]:
+    """The URL of a collector that is not running."""
     yield f"http://127.0.0.1:{free_port()}/v1/traces"
 
 
@@ -153,7 +160,7 @@ def free_port() -> int:
 
 @contextmanager
 def phoenix() -> Iterator[str]:
-    """A Phoenix of its own, installed from the package index if it is not yet."""
+    """A Phoenix in a folder of its own, installed from the package index if it is missing."""
     program = PHOENIX / "bin" / "phoenix"
     if not program.exists():
         subprocess.run([sys.executable, "-m", "venv", str(PHOENIX)], check=True)
@@ -177,29 +184,29 @@ def phoenix() -> Iterator[str]:
 
 
 def wait_for(address: str, spans: int) -> dict[str, Any]:
-    """The spans that Phoenix has, by their ids, once it has so many."""
-    found: dict[str, Any] = {}
+    """The spans in Phoenix by their ids, once there are that many."""
+    spans_by_id: dict[str, Any] = {}
 
-    def all_there() -> bool:
-        body = json.dumps({"query": _ASKED}).encode()
+    def complete() -> bool:
+        body = json.dumps({"query": _SPANS_QUERY}).encode()
         request = urllib.request.Request(f"{address}/graphql", body, {"Content-Type": "application/json"})
         projects = json.load(urllib.request.urlopen(request, timeout=10))["data"]["projects"]["edges"]
         nodes = [edge["node"] for project in projects for edge in project["node"]["spans"]["edges"]]
-        found.update({node["spanId"]: node for node in nodes})
-        return len(found) >= spans and sum(map(_cost, found.values())) > 0
+        spans_by_id.update({node["spanId"]: node for node in nodes})
+        return len(spans_by_id) >= spans and sum(map(_cost, spans_by_id.values())) > 0
 
-    _until(all_there)
-    return found
+    _until(complete)
+    return spans_by_id
 
 
-def _until(there: Callable[[], bool]) -> None:
+def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _SECONDS
     while True:
         try:
-            if there():
+            if condition():
                 return
         except OSError:
             pass
         if time.monotonic() > deadline:
-            raise TimeoutError(f"Phoenix did not do it in {_SECONDS} s")
+            raise TimeoutError(f"Phoenix was not ready within {_SECONDS} s")
         time.sleep(0.2)

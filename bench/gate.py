@@ -1,8 +1,8 @@
-"""How often the gate is wrong: the rule itself, on simulated agents and on real noise, beside the naive rule.
+"""How often the gate is wrong, on simulated agents and on real data, compared with a naive rule.
 
-Each repetition draws a baseline's and a candidate's trials from the cases' chances to pass, chooses the looks from the
-flips measured on that baseline as the command does, and asks the rule of the package. All of it is seeded. Figures
-without a size in their name are of real noise, the others of simulated agents.
+Each repetition draws a baseline's and a candidate's trials from the cases' chances to pass, chooses the looks by the
+flip rate of that baseline as the command does, and applies the gate's decision rule. All of it is seeded. Figures
+without a size in their name are of real data, the others of simulated agents.
 """
 
 import csv
@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 
 from bench.figure import Figure
-from handrail.evals.gate.decision_rule import MARGIN, compared, flip_rate, plain_rule, sequential_rule
-from handrail.evals.gate.trial_plan import BASELINE_TRIALS, Plan, choose
+from handrail.evals.gate.decision_rule import MARGIN, flip_rate, interim_stats, plain_rule, sequential_rule
+from handrail.evals.gate.trial_plan import BASELINE_TRIALS, TrialPlan, choose_plan
 from handrail.evals.labels.calibration import prediction_powered
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -33,8 +33,8 @@ Chances = Sequence[float]
 
 
 @dataclass(frozen=True)
-class Said:
-    """How often a candidate was blocked, and the trials of each case that it took, over all repetitions."""
+class GateRates:
+    """Over all repetitions: how often the gate and the naive rule blocked, and the mean trials of each case."""
 
     blocked: float
     trials: float
@@ -42,28 +42,30 @@ class Said:
 
 
 def figures() -> list[Figure]:
-    found: list[Figure] = []
+    """Runs the benchmark."""
+    measured: list[Figure] = []
     for cases in SIZES:
-        found += _of(f"_n{cases}", [population(cases, seed) for seed in range(REPETITIONS)], _HOW.format(cases=cases))
+        agents = [population(cases, seed) for seed in range(REPETITIONS)]
+        measured += _gate_figures(f"_n{cases}", agents, _SIMULATED_METHOD.format(cases=cases))
     outcomes = DATA / "tau_airline" / "outcomes.csv"
     if outcomes.exists():
-        found += _of("", [airline(outcomes)] * REPETITIONS, _TAU)
+        measured += _gate_figures("", [airline(outcomes)] * REPETITIONS, _AIRLINE_METHOD)
     else:
         print(f"skipped tau-bench airline: there is no {outcomes}")
-    found.append(_coverage("", list(_simulated_marks())))
+    measured.append(_coverage("", list(_simulated_marks())))
     judgements = DATA / "pandalm" / "judgements.jsonl"
     if judgements.exists():
-        found.append(_coverage("_pandalm", _pandalm(judgements)))
+        measured.append(_coverage("_pandalm", _pandalm(judgements)))
     else:
         print(f"skipped PandaLM: there is no {judgements}")
-    return found
+    return measured
 
 
-_HOW = (
+_SIMULATED_METHOD = (
     f"{REPETITIONS} simulated agents of mean score {MEAN:.0%} and {FLIP:.0%} flips on {{cases}} cases, drops put into "
     "few cases; the peer is one run against one, blocked above 3 points"
 )
-_TAU = (
+_AIRLINE_METHOD = (
     f"{REPETITIONS} replays of GPT-4o on tau-bench airline, each of 50 tasks passing with its mean of 4 trials; the "
     "peer is one run against one, blocked above 3 points"
 )
@@ -83,60 +85,60 @@ def airline(file: Path) -> Chances:
     with file.open(encoding="utf-8") as rows:
         for row in csv.DictReader(rows):
             rewards[row["task_id"]].append(float(row["reward"]))
-    return [sum(each) / len(each) for each in rewards.values()]
+    return [sum(values) / len(values) for values in rewards.values()]
 
 
-def fallen(chances: Chances, drop: float, seed: int) -> Chances:
-    """The same agent with cases broken, one after another, until its score has dropped so far."""
-    found, left = list(chances), drop * len(chances)
-    for place in random.Random(f"fallen {seed}").sample(range(len(found)), len(found)):
-        taken = min(found[place], left)
-        found[place] -= taken
-        left -= taken
-    return found
+def degraded(chances: Chances, drop: float, seed: int) -> Chances:
+    """The same agent with one case after another failing, until its score has dropped by `drop`."""
+    remaining_chances, left = list(chances), drop * len(chances)
+    for index in random.Random(f"fallen {seed}").sample(range(len(chances)), len(chances)):
+        lost = min(remaining_chances[index], left)
+        remaining_chances[index] -= lost
+        left -= lost
+    return remaining_chances
 
 
 @cache
-def plan_for(cases: int, flip: float) -> Plan:
+def plan_for(cases: int, flip: float) -> TrialPlan:
     """The plan for a measured flip rate, rounded to half a percent to spare the simulation."""
-    return choose(cases, flip)
+    return choose_plan(cases, flip)
 
 
-def _of(name: str, agents: Sequence[Chances], how: str) -> list[Figure]:
-    said = {drop: _repeated(agents, drop) for drop in DROPS}
-    same = said[0.0]
+def _gate_figures(name: str, agents: Sequence[Chances], method: str) -> list[Figure]:
+    rates = {drop: _gate_rates(agents, drop) for drop in DROPS}
+    same = rates[0.0]
     return [
-        Figure(f"false_block_same_agent{name}", 100 * same.blocked, "%", "lower", how, {"naive": 100 * same.naive}),
+        Figure(f"false_block_same_agent{name}", 100 * same.blocked, "%", "lower", method, {"naive": 100 * same.naive}),
         *(
             Figure(
                 f"caught_drop_{round(100 * drop)}{name}",
-                100 * said[drop].blocked,
+                100 * rates[drop].blocked,
                 "%",
                 "higher",
-                how,
-                {"naive": 100 * said[drop].naive},
+                method,
+                {"naive": 100 * rates[drop].naive},
             )
             for drop in DROPS[1:]
         ),
-        Figure(f"candidate_trials_mean{name}", same.trials, "trials of each case", "lower", f"same agent; {how}"),
+        Figure(f"candidate_trials_mean{name}", same.trials, "trials of each case", "lower", f"same agent; {method}"),
     ]
 
 
-def _repeated(agents: Sequence[Chances], drop: float) -> Said:
+def _gate_rates(agents: Sequence[Chances], drop: float) -> GateRates:
     blocked, trials, naive = 0, 0, 0
     for seed, chances in enumerate(agents):
         draw = random.Random(f"trials {drop} {seed}")
-        worse = fallen(chances, drop, seed)
-        said, taken = _gated(chances, worse, draw)
-        blocked += said
-        trials += taken
-        one, other = ([int(draw.random() < chance) for chance in side] for side in (chances, worse))
-        naive += Fraction(sum(one) - sum(other), len(one)) > MARGIN
+        worse = degraded(chances, drop, seed)
+        is_blocked, case_trials = _run_gate(chances, worse, draw)
+        blocked += is_blocked
+        trials += case_trials
+        before, after = ([int(draw.random() < chance) for chance in side] for side in (chances, worse))
+        naive += Fraction(sum(before) - sum(after), len(before)) > MARGIN
     n = len(agents)
-    return Said(blocked / n, trials / n, naive / n)
+    return GateRates(blocked / n, trials / n, naive / n)
 
 
-def _gated(chances: Chances, worse: Chances, draw: random.Random) -> tuple[bool, int]:
+def _run_gate(chances: Chances, worse: Chances, draw: random.Random) -> tuple[bool, int]:
     """Whether the candidate is blocked, and after how many trials of each case."""
     before = _trials(chances, BASELINE_TRIALS, draw)
     flip = flip_rate(before.values())
@@ -149,10 +151,10 @@ def _gated(chances: Chances, worse: Chances, draw: random.Random) -> tuple[bool,
     for look in plan.looks:
         more = _trials(worse, look - len(now["0"]), draw)
         now = {case: values + more[case] for case, values in now.items()}
-        found = compared(before, now)
-        if verdict := sequential_rule(found):
+        stats = interim_stats(before, now)
+        if verdict := sequential_rule(stats):
             return not verdict.passed, look
-    return not plain_rule(found).passed, look
+    return not plain_rule(stats).passed, look
 
 
 def _trials(chances: Chances, count: int, draw: random.Random) -> dict[str, list[Fraction]]:
@@ -177,16 +179,18 @@ def _pandalm(file: Path) -> list[tuple[float, float]]:
 
 
 def _coverage(name: str, marks: Sequence[tuple[float, float]]) -> Figure:
-    """How often the 95% interval around 600 trials, a fifth of them labelled, holds the true share."""
+    """How often the 95% interval of 600 trials, a fifth of them labelled, contains the true share."""
     truth = sum(right for right, _ in marks) / len(marks)
     covered = raw = 0
     for seed in range(PPI_ROUNDS):
         drawn = random.Random(f"coverage {seed}").choices(marks, k=600)
-        labelled = [(str(n), right, said) for n, (right, said) in enumerate(drawn[:120])]
-        found = prediction_powered(labelled, [(str(n), said) for n, (_, said) in enumerate(drawn[120:], start=120)])
-        assert found is not None
-        covered += found.low <= truth <= found.high
-        share = sum(said for _, said in drawn) / 600
+        labelled = [(str(n), right, judged) for n, (right, judged) in enumerate(drawn[:120])]
+        interval = prediction_powered(
+            labelled, [(str(n), judged) for n, (_, judged) in enumerate(drawn[120:], start=120)]
+        )
+        assert interval is not None
+        covered += interval.low <= truth <= interval.high
+        share = sum(judged for _, judged in drawn) / 600
         raw += abs(share - truth) <= 1.96 * math.sqrt(share * (1 - share) / 600)
     return Figure(
         f"ppi_coverage{name}",

@@ -1,4 +1,4 @@
-"""Comparisons that are robust on a noisy machine, and a probe of the disk they ran on."""
+"""Comparisons that are robust on a noisy machine, and a measurement of the disk they ran on."""
 
 import os
 import time
@@ -21,8 +21,8 @@ def interleaved(ours: Callable[[], float], peer: Callable[[], float], rounds: in
     """Takes two measurements in turn; the one that goes first in a round goes second in the next.
 
     Args:
-        ours: Does its work once and returns what it measured, greater than zero.
-        peer: The same for the peer.
+        ours: Runs Handrail's side once and returns the measurement, greater than zero.
+        peer: Runs the peer's side once and returns the measurement.
         rounds: How many pairs to measure.
     """
     pairs = []
@@ -43,15 +43,15 @@ def interleaved(ours: Callable[[], float], peer: Callable[[], float], rounds: in
 def raw_fsync_ms(folder: Path, rounds: int = 50) -> float:
     """The median milliseconds of one 4 KiB append and fsync to a file in `folder`."""
     file = folder / "fsync.probe"
-    taken = []
+    times = []
     descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     try:
         for _ in range(rounds):
             start = time.perf_counter_ns()
             os.write(descriptor, bytes(4096))
             os.fsync(descriptor)
-            taken.append((time.perf_counter_ns() - start) / 1e6)
+            times.append((time.perf_counter_ns() - start) / 1e6)
     finally:
         os.close(descriptor)
         file.unlink()
-    return median(taken)
+    return median(times)

@@ -10,17 +10,17 @@ from rich.console import Console
 from bench.figure import as_json, as_table
 
 FOLDER = Path(__file__).parent
-_NOT_BENCHES = {"__init__", "evals_peer", "figure", "measure", "run"}
+_NOT_BENCHMARKS = {"__init__", "evals_peer", "figure", "measure", "run"}
 
 
 def names(folder: Path = FOLDER) -> list[str]:
     """The benchmarks in `folder`: its modules and packages, except the harness."""
     modules = [file.stem for file in folder.glob("*.py")] + [file.parent.name for file in folder.glob("*/__init__.py")]
-    return sorted(set(modules) - _NOT_BENCHES)
+    return sorted(set(modules) - _NOT_BENCHMARKS)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit code: 0 measured and written, 2 unknown benchmark."""
+    """Runs the benchmark that `arguments` name; the exit code is 0, or 2 if there is no such benchmark."""
     known = names()
     if len(arguments) != 1 or arguments[0] not in known:
         listed = ", ".join(known) or "none yet"

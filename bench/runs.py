@@ -1,4 +1,4 @@
-"""What governing a run costs: the same agent with an instant fake model, bare and governed, in one process."""
+"""The overhead of governing a run: the same agent with an instant fake model, bare and governed, in one process."""
 
 import asyncio
 import subprocess
@@ -20,8 +20,8 @@ from handrail import Runtime, Settings, govern, tool, use_runtime
 
 ROUNDS = 15
 RUNS = 40
-AT_ONCE = 50
-_HOW = (
+CONCURRENT_RUNS = 50
+_METHOD = (
     f"one tool call, two requests to an instant fake model, SQLite with synchronous=FULL; {ROUNDS} interleaved rounds "
     f"of {RUNS} runs each way in one process"
 )
@@ -57,6 +57,7 @@ async def _governed() -> None:
 
 
 def figures() -> list[Figure]:
+    """Runs the benchmark."""
     with tempfile.TemporaryDirectory() as folder:
         runtime = Runtime(Settings(base=Path(folder)))
         with use_runtime(runtime), asyncio.Runner() as runner:
@@ -65,19 +66,19 @@ def figures() -> list[Figure]:
             before = runtime.database.commits
             runner.run(_governed())
             commits = runtime.database.commits - before
-            found = [
+            measured = [
                 *_added(runner, "cpu_ms_added", time.process_time, "process CPU time"),
                 *_added(runner, "wall_ms_added", time.perf_counter, "wall time, one run after another"),
                 Figure("commits_per_run", commits, "commits", "lower", "counted by the writer over one run alone"),
-                _at_once(runner),
+                _concurrent_rate(runner),
                 Figure("raw_fsync_ms", raw_fsync_ms(Path(folder)), "ms", "lower", "median of 4 KiB appends, same disk"),
             ]
         runtime.close()
-    return [*found, _import_added()]
+    return [*measured, _import_added()]
 
 
 def _import_added() -> Figure:
-    """Seconds that `import handrail` takes in a process that has imported pydantic_ai."""
+    """The seconds that `import handrail` takes in a process that has imported pydantic_ai."""
     script = (
         "import time; t = time.perf_counter(); import pydantic_ai; a = time.perf_counter(); import handrail; "
         "print(a - t, time.perf_counter() - a)"
@@ -106,7 +107,7 @@ def _seconds(runner: asyncio.Runner, work: Callable[[], Awaitable[None]], clock:
     return runner.run(repeat())
 
 
-def _added(runner: asyncio.Runner, name: str, clock: Callable[[], float], what: str) -> list[Figure]:
+def _added(runner: asyncio.Runner, name: str, clock: Callable[[], float], time_kind: str) -> list[Figure]:
     added: list[float] = []
 
     def ours() -> float:
@@ -117,27 +118,29 @@ def _added(runner: asyncio.Runner, name: str, clock: Callable[[], float], what: 
     compared = interleaved(ours, lambda: _seconds(runner, _bare, clock), ROUNDS)
     total = name.removesuffix("_added")
     return [
-        Figure(name, median(added), "ms", "lower", f"governed less bare, median of rounds, {what}; {_HOW}"),
+        Figure(name, median(added), "ms", "lower", f"governed less bare, median of rounds, {time_kind}; {_METHOD}"),
         Figure(
             f"{total}_per_run",
             compared.ours / RUNS * 1e3,
             "ms",
             "lower",
-            f"{what} of a governed run beside a bare one; median ratio {compared.ratio:.2f}",
+            f"{time_kind} of a governed run beside a bare one; median ratio {compared.ratio:.2f}",
             {"pydantic_ai": compared.peer / RUNS * 1e3},
         ),
     ]
 
 
-def _at_once(runner: asyncio.Runner) -> Figure:
+def _concurrent_rate(runner: asyncio.Runner) -> Figure:
     def rate(work: Callable[[], Awaitable[None]]) -> float:
-        async def all_at_once() -> float:
+        async def gather_runs() -> float:
             start = time.perf_counter()
-            await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-            return AT_ONCE / (time.perf_counter() - start)
+            await asyncio.gather(*(work() for _ in range(CONCURRENT_RUNS)))
+            return CONCURRENT_RUNS / (time.perf_counter() - start)
 
-        return runner.run(all_at_once())
+        return runner.run(gather_runs())
 
     compared = interleaved(lambda: rate(_governed), lambda: rate(_bare), ROUNDS)
-    method = f"{AT_ONCE} runs at once on one loop, {ROUNDS} interleaved rounds; median ratio {compared.ratio:.2f}"
+    method = (
+        f"{CONCURRENT_RUNS} runs at once on one loop, {ROUNDS} interleaved rounds; median ratio {compared.ratio:.2f}"
+    )
     return Figure("runs_per_s_50_at_once", compared.ours, "runs/s", "higher", method, {"pydantic_ai": compared.peer})

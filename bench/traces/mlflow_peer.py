@@ -1,4 +1,4 @@
-"""MLflow's answers, asked in its own virtual environment: `mlflow_peer.py STORE TRACE ROUNDS`; prints milliseconds."""
+"""Queries MLflow in its own virtual environment and prints milliseconds: `mlflow_peer.py STORE TRACE ROUNDS`."""
 
 import json
 import sys
@@ -9,14 +9,14 @@ from statistics import median
 from typing import Any
 
 
-def timed_ms(ask: Callable[[], Any], rounds: int) -> float:
-    """The median of some rounds, the first left out."""
-    taken = []
+def timed_ms(query: Callable[[], Any], rounds: int) -> float:
+    """The median of the rounds, without the first."""
+    times = []
     for _ in range(rounds + 1):
-        began = time.perf_counter()
-        ask()
-        taken.append((time.perf_counter() - began) * 1e3)
-    return median(taken[1:])
+        start = time.perf_counter()
+        query()
+        times.append((time.perf_counter() - start) * 1e3)
+    return median(times[1:])
 
 
 def main(uri: str, trace_id: str, rounds: int) -> None:
@@ -30,12 +30,12 @@ def main(uri: str, trace_id: str, rounds: int) -> None:
     def by_step() -> Any:
         return store.query_trace_metrics(["0"], metrics.MetricViewType.SPANS, "latency", percentiles, ["span_name"])
 
-    def one() -> Any:
+    def one_trace() -> Any:
         [trace] = store.batch_get_traces([f"tr-{trace_id}"])
         return trace.data.spans
 
-    print(json.dumps({"steps": len(by_step()), "spans": len(one())}), file=sys.stderr)
-    print(json.dumps({"percentiles": timed_ms(by_step, rounds), "trace": timed_ms(one, rounds)}))
+    print(json.dumps({"steps": len(by_step()), "spans": len(one_trace())}), file=sys.stderr)
+    print(json.dumps({"percentiles": timed_ms(by_step, rounds), "trace": timed_ms(one_trace, rounds)}))
 
 
 if __name__ == "__main__":

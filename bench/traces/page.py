@@ -1,4 +1,4 @@
-"""How long a large trace takes to open: the server in a process of its own, its page in Chromium."""
+"""Measures how long a large trace takes to open: the server in a process of its own, the page in Chromium."""
 
 import socket
 import subprocess
@@ -14,7 +14,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from handrail.kernel.db.database import Database
 from handrail.traces.model import Span
-from handrail.traces.store.spans import StoreSpans
+from handrail.traces.store.spans import SpanBatch
 from tests.services.chromium import FLAGS, find_chromium
 
 SPANS = 20_000
@@ -24,37 +24,37 @@ _TRACE = "ab" * 16
 _START_NS = 1_764_000_000_000_000_000
 
 
-def opened_s() -> float:
-    """The median seconds from asking for a trace of 20,000 spans until its first row is seen."""
+def open_trace_s() -> float:
+    """The median seconds from requesting a trace of 20,000 spans until its first row is visible."""
     program = find_chromium()
     if program is None:
         raise RuntimeError("no Chromium: install it (apt install chromium), or Chrome")
-    with tempfile.TemporaryDirectory() as made:
-        _fill(Path(made))
-        with _serving(Path(made)) as url, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder:
+        _fill(Path(folder))
+        with _serving(Path(folder)) as url, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
-            taken = []
+            times = []
             for _ in range(ROUNDS):
                 page = browser.new_context(base_url=url).new_page()
                 page.goto("/traces")
                 start = time.perf_counter()
                 page.goto(f"/traces/{_TRACE}")
                 expect(page.get_by_role("treeitem").first).to_be_visible()
-                taken.append(time.perf_counter() - start)
+                times.append(time.perf_counter() - start)
                 page.context.close()
             browser.close()
-    return median(taken)
+    return median(times)
 
 
 def _fill(folder: Path) -> None:
     database = Database.open("handrail.db", folder)
     spans = [_span(number) for number in range(SPANS)]
-    database.write_now(*(StoreSpans(spans[first : first + _BATCH]) for first in range(0, SPANS, _BATCH)))
+    database.write_now(*(SpanBatch(spans[first : first + _BATCH]) for first in range(0, SPANS, _BATCH)))
     database.close()
 
 
 def _span(number: int) -> Span:
-    """Forty steps below each of five hundred, one after another, all below one root."""
+    """Forty steps below each of five hundred, one after the other, all below one root."""
     parent = None if number == 0 else number - number % 40 if number % 40 else 0
     start = _START_NS + number * 1_000_000
     return Span(
@@ -74,16 +74,16 @@ def _span(number: int) -> Span:
 
 @contextmanager
 def _serving(folder: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     program = Path(sysconfig.get_path("scripts")) / "handrail"
     command = [str(program), "serve", "--no-worker", "--port", str(port)]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             while server.poll() is None:
-                with socket.socket() as trying:
-                    if trying.connect_ex(("127.0.0.1", port)) == 0:
+                with socket.socket() as client:
+                    if client.connect_ex(("127.0.0.1", port)) == 0:
                         break
                 time.sleep(0.05)
             yield f"http://127.0.0.1:{port}"

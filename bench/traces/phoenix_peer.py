@@ -1,4 +1,4 @@
-"""Phoenix's answers, through the GraphQL queries that its pages send."""
+"""Queries Phoenix through the GraphQL that its own pages use."""
 
 import json
 import urllib.request
@@ -10,7 +10,7 @@ _QUANTILES = """query($id: ID!, $condition: String!) { node(id: $id) { ... on Pr
   p50: spanLatencyMsQuantile(probability: 0.5, filterCondition: $condition)
   p95: spanLatencyMsQuantile(probability: 0.95, filterCondition: $condition)
   p99: spanLatencyMsQuantile(probability: 0.99, filterCondition: $condition) } } }"""
-_DEAREST = """query($id: ID!) { node(id: $id) { ... on Project {
+_MOST_EXPENSIVE = """query($id: ID!) { node(id: $id) { ... on Project {
   spans(first: 20, sort: {col: cumulativeTokenCostTotal, dir: desc}, filterCondition: "parent_id is None") {
     edges { node { spanId name latencyMs costSummary { total { cost } } } } } } } }"""
 _TRACE = """query($id: ID!, $trace: ID!, $after: String) { node(id: $id) { ... on Project { trace(traceId: $trace) {
@@ -19,37 +19,37 @@ _TRACE = """query($id: ID!, $trace: ID!, $after: String) { node(id: $id) { ... o
 
 
 class Phoenix:
-    """A server that has spans."""
+    """A Phoenix server with spans in it."""
 
     def __init__(self, address: str) -> None:
         self._address = address
-        [edge] = self._ask(_PROJECT)["projects"]["edges"]
+        [edge] = self._query(_PROJECT)["projects"]["edges"]
         self._project = edge["node"]["id"]
 
     def percentiles(self, names: Sequence[str]) -> None:
-        """p50, p95 and p99 of each name of a span; Phoenix cannot be asked for all names, so they are known here."""
+        """p50, p95 and p99 of each span name; Phoenix has no query for all names, so they are given."""
         for name in names:
-            self._ask(_QUANTILES, id=self._project, condition=f"name == {name!r}")
+            self._query(_QUANTILES, id=self._project, condition=f"name == {name!r}")
 
-    def dearest(self) -> None:
-        """The twenty root spans with most cost below them."""
-        self._ask(_DEAREST, id=self._project)
+    def most_expensive(self) -> None:
+        """The twenty root spans with the highest cost below them."""
+        self._query(_MOST_EXPENSIVE, id=self._project)
 
     def trace(self, trace_id: str) -> int:
-        """How many spans a trace has, all being read, a thousand at a time: more cannot be asked for."""
+        """Reads all spans of a trace, a thousand at a time, which is Phoenix's limit, and returns their number."""
         count, after = 0, None
         while True:
-            found = self._ask(_TRACE, id=self._project, trace=trace_id, after=after)["node"]["trace"]["spans"]
-            count += len(found["edges"])
-            if not found["pageInfo"]["hasNextPage"]:
+            page = self._query(_TRACE, id=self._project, trace=trace_id, after=after)["node"]["trace"]["spans"]
+            count += len(page["edges"])
+            if not page["pageInfo"]["hasNextPage"]:
                 return count
-            after = found["pageInfo"]["endCursor"]
+            after = page["pageInfo"]["endCursor"]
 
-    def _ask(self, query: str, **variables: str | None) -> Any:
+    def _query(self, query: str, **variables: str | None) -> Any:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(f"{self._address}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            told = json.load(answer)
-        if told.get("errors"):
-            raise RuntimeError(f"Phoenix: {told['errors']}")
-        return told["data"]
+        with urllib.request.urlopen(request, timeout=300) as response:
+            document = json.load(response)
+        if document.get("errors"):
+            raise RuntimeError(f"Phoenix: {document['errors']}")
+        return document["data"]

@@ -1,6 +1,6 @@
 """Sends OTLP requests to a URL from several threads, in a process of its own: `sender.py URL SENDERS < bodies.json`.
 
-Prints the seconds it took, the files whose request was answered with 200, and how many were not.
+Prints the seconds it took, the files whose request was answered with 200, and the number of the others.
 """
 
 import http.client
@@ -16,15 +16,15 @@ from urllib.parse import urlsplit
 _HEADERS = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": "0"}
 
 
-class Sent(NamedTuple):
-    """What came of the requests; both lists are shared by the threads."""
+class SendResult(NamedTuple):
+    """The outcome of the requests; both lists are shared by the threads."""
 
     acknowledged: list[str]
     refused: list[str]
 
 
-def send(url: str, files: Iterator[str], lock: threading.Lock, sent: Sent) -> None:
-    """Sends what is left until there is nothing, or the server is gone."""
+def send(url: str, files: Iterator[str], lock: threading.Lock, result: SendResult) -> None:
+    """Sends the remaining files, until there are none or the server is gone."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
     while True:
@@ -34,25 +34,25 @@ def send(url: str, files: Iterator[str], lock: threading.Lock, sent: Sent) -> No
             return
         try:
             connection.request("POST", parts.path, Path(file).read_bytes(), _HEADERS)
-            answer = connection.getresponse()
-            answer.read()
+            response = connection.getresponse()
+            response.read()
         except (OSError, http.client.HTTPException):
-            sent.refused.append(file)
+            result.refused.append(file)
             return
-        (sent.acknowledged if answer.status == 200 else sent.refused).append(file)
+        (result.acknowledged if response.status == 200 else result.refused).append(file)
 
 
 def main(url: str, senders: int) -> None:
     files = iter(json.load(sys.stdin))
-    sent, lock = Sent([], []), threading.Lock()
-    threads = [threading.Thread(target=send, args=(url, files, lock, sent)) for _ in range(senders)]
-    began = time.perf_counter()
+    result, lock = SendResult([], []), threading.Lock()
+    threads = [threading.Thread(target=send, args=(url, files, lock, result)) for _ in range(senders)]
+    start = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "acknowledged": sent.acknowledged, "refused": len(sent.refused)}))
+    seconds = time.perf_counter() - start
+    print(json.dumps({"seconds": seconds, "acknowledged": result.acknowledged, "refused": len(result.refused)}))
 
 
 if __name__ == "__main__":

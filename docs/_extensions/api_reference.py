@@ -26,7 +26,7 @@ class Sections(GoogleDocstring):
 
 
 class Computed:
-    """Stands for a default that cannot be written out, such as a function's."""
+    """Stands for a default that cannot be annotations out, such as a function's."""
 
     def __repr__(self) -> str:
         return "..."
@@ -44,17 +44,19 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 def load_lazy_names(_app: Sphinx, config: Any) -> None:
-    """Autodoc lists what a module's namespace holds; names that a module loads on first use are not there yet."""
+    """Loads the names that a module loads on first use: autodoc lists only what the module's namespace has."""
     for module in map(import_module, config.documented_modules):
         for name in getattr(module, "__all__", ()):
             value = getattr(module, name)
             setattr(module, name, value)
             if isinstance(value, NewType):
-                value.__module__ = module.__name__  # where its page is; classes get such links from autodoc itself
+                value.__module__ = (
+                    module.__name__
+                )  # the module that documents it; for classes autodoc links it by itself
 
 
 def read_sections(_app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Google-style sections, except in an attribute's docstring, which Napoleon splits at a colon as well."""
+    """Parses Google-style sections, except in an attribute's docstring, which Napoleon splits at a colon as well."""
     if what not in {"attribute", "data", "property"}:
         lines[:] = Sections(lines, sections, what=what, name=name, obj=obj, options=options).lines()
 
@@ -62,25 +64,25 @@ def read_sections(_app: Sphinx, what: str, name: str, obj: Any, options: Any, li
 def write_as_in_source(
     _app: Sphinx, _what: str, _name: str, obj: Any, _options: Any, _arguments: str | None, _returns: str | None
 ) -> tuple[str, str | None] | None:
-    """Annotations as the source has them: autodoc would print what an alias stands for, which fills half a page."""
+    """Keeps annotations as in the source: autodoc would print what an alias stands for, which fills half a page."""
     if inspect.isclass(obj) and issubclass(obj, BaseModel):
         return "", None
     if not (inspect.isclass(obj) or inspect.isroutine(obj)) or get_overloads(obj):
         return None
     try:
         signature = inspect.signature(obj)
-        written = dict(annotations_of(obj))
+        annotations = dict(annotations_of(obj))
     except (OSError, TypeError, ValueError):
         return None
     parameters = [
         parameter.replace(
-            annotation=written.get(parameter.name, parameter.annotation),
+            annotation=annotations.get(parameter.name, parameter.annotation),
             default=Computed() if repr(parameter.default).startswith(("<factory", "<function")) else parameter.default,
         )
         for parameter in signature.parameters.values()
         if parameter.name != "self"
     ]
-    return_annotation = signature.empty if inspect.isclass(obj) else written.get("return", signature.empty)
+    return_annotation = signature.empty if inspect.isclass(obj) else annotations.get("return", signature.empty)
     text = stringify_signature(signature.replace(parameters=parameters, return_annotation=return_annotation))
     arguments, _, returns = text.partition(" -> ")
     return arguments, returns or None
@@ -93,11 +95,11 @@ def annotations_of(obj: Any) -> Iterator[tuple[str, str]]:
             yield from annotations_of(obj.__init__)
             return
         for base in reversed(obj.__mro__[:-1]):
-            for node in definition(base).body:
+            for node in syntax_tree(base).body:
                 if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                     yield node.target.id, ast.unparse(node.annotation)
         return
-    function = definition(inspect.unwrap(obj))
+    function = syntax_tree(inspect.unwrap(obj))
     arguments = function.args
     for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]:
         if argument is not None and argument.annotation is not None:
@@ -106,7 +108,7 @@ def annotations_of(obj: Any) -> Iterator[tuple[str, str]]:
         yield "return", ast.unparse(function.returns)
 
 
-def definition(obj: Any) -> Any:
+def syntax_tree(obj: Any) -> Any:
     """The syntax tree of a function or a class."""
     return ast.parse(textwrap.dedent(inspect.getsource(obj))).body[0]
 
@@ -117,7 +119,7 @@ def skip_pydantic(_app: Sphinx, _what: str, name: str, _obj: Any, _skip: bool, _
 
 
 def warn_of_missing_names(app: Sphinx, env: BuildEnvironment) -> None:
-    """A name in the `__all__` of a public module that no page documents is a warning."""
+    """Warns about names in the `__all__` of a public module that no page documents."""
     objects = env.domains.python_domain.objects
     for module in map(import_module, app.config.documented_modules):
         for name in getattr(module, "__all__", ()):

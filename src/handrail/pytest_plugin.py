@@ -1,4 +1,6 @@
-"""An eval set as tests.
+"""Runs an eval set as tests, one for each case.
+
+Example::
 
     # conftest.py
     pytest_plugins = ["handrail.pytest_plugin"]
@@ -6,10 +8,11 @@
     # test_triage.py
     @pytest.mark.handrail_eval("support-triage")
     def test_triage(trial):
-        assert trial.verdict.passed, trial.observed
+        assert trial.score.passed, trial.observed
 
-Each case becomes a test, which tries it once; the trials of a session are one eval run and are kept like any other. A
-trial that the infrastructure failed is skipped. The agent is named as in handrail.toml, or given as an object.
+The mark takes an agent's name, or an `EvalSpec`. Each case gets one trial, and the fixture `trial` is its result, a
+`handrail.evals.Trial`. The trials of a session form one eval run per spec, which is stored like any other. If the
+infrastructure fails, the test is skipped.
 """
 
 import asyncio
@@ -19,71 +22,76 @@ from typing import Any
 
 import pytest
 
-from handrail.config.settings import load_settings
+from handrail.config.sources import load_settings
 from handrail.evals.eval_set.model import Case
-from handrail.evals.runner.eval_run import Running, evaluating, frozen_set
+from handrail.evals.runner.eval_run import EvalRun, load_frozen_set, open_eval_run
+from handrail.evals.spec import EvalSpec
 from handrail.evals.store.eval_runs import Trial
-from handrail.registry import find_agent
-from handrail.runs.agent import GovernedAgent
+from handrail.registry import find_eval_spec
 from handrail.runs.runtime import Runtime
 
 _MARK = "handrail_eval"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"{_MARK}(agent): tries every case of the agent's eval set, one as `trial`.")
+    """Registers the mark."""
+    config.addinivalue_line(
+        "markers", f"{_MARK}(spec): runs the test on every case of an EvalSpec, given as such or by its agent's name."
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrizes a marked test with the cases of its eval set."""
     mark = metafunc.definition.get_closest_marker(_MARK)
     if mark is not None and "trial" in metafunc.fixturenames:
-        cases = frozen_set(_agent(mark))[0].cases
+        cases = load_frozen_set(_marked_spec(mark)).cases
         metafunc.parametrize("trial", cases, ids=[case.id for case in cases], indirect=True)
 
 
 @pytest.fixture(scope="session")
-def handrail_evals() -> Iterator["_Session"]:
-    """The eval runs of this session, one per agent."""
-    session = _Session()
+def _handrail_evals() -> Iterator["_EvalSession"]:
+    """The eval runs of this session, one per spec."""
+    session = _EvalSession()
     yield session
     session.close()
 
 
 @pytest.fixture
-def trial(request: pytest.FixtureRequest, handrail_evals: "_Session") -> Trial:
-    """What came of trying the test's case once."""
+def trial(request: pytest.FixtureRequest, _handrail_evals: "_EvalSession") -> Trial:
+    """The trial of the test's case."""
     mark = request.node.get_closest_marker(_MARK)
     case: Case = request.param
-    found = handrail_evals.trial(_agent(mark), case)
-    if found.error is not None:
-        pytest.skip(f"the model could not be asked: {found.error}")
-    return found
+    trial = _handrail_evals.run_trial(_marked_spec(mark), case)
+    if trial.error is not None:
+        pytest.skip(f"the model was not available: {trial.error}")
+    return trial
 
 
-class _Session:
+class _EvalSession:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self._open = AsyncExitStack()
-        self._running: dict[str, Running] = {}
+        self._stack = AsyncExitStack()
+        self._eval_runs: dict[str, EvalRun] = {}
         self._runtime: Runtime | None = None
 
-    def trial(self, agent: GovernedAgent[Any, Any], case: Case) -> Trial:
-        return self._runner.run(self._tried(agent, case))
+    def run_trial(self, spec: EvalSpec[Any, Any], case: Case) -> Trial:
+        return self._runner.run(self._run_trial(spec, case))
 
-    async def _tried(self, agent: GovernedAgent[Any, Any], case: Case) -> Trial:
+    async def _run_trial(self, spec: EvalSpec[Any, Any], case: Case) -> Trial:
         if self._runtime is None:
             self._runtime = Runtime(load_settings())
-        if agent.name not in self._running:
-            self._running[agent.name] = await self._open.enter_async_context(evaluating(self._runtime, agent))
-        return await self._running[agent.name].one(case, 1)
+        if spec.name not in self._eval_runs:
+            eval_run = await self._stack.enter_async_context(open_eval_run(self._runtime, spec))
+            self._eval_runs[spec.name] = eval_run
+        return await self._eval_runs[spec.name].run_trial(case, 1)
 
     def close(self) -> None:
-        self._runner.run(self._open.aclose())
+        self._runner.run(self._stack.aclose())
         self._runner.close()
         if self._runtime is not None:
             self._runtime.close()
 
 
-def _agent(mark: pytest.Mark) -> GovernedAgent[Any, Any]:
-    [given] = mark.args
-    return given if isinstance(given, GovernedAgent) else find_agent(given, load_settings())
+def _marked_spec(mark: pytest.Mark) -> EvalSpec[Any, Any]:
+    [spec_or_name] = mark.args
+    return spec_or_name if isinstance(spec_or_name, EvalSpec) else find_eval_spec(spec_or_name, load_settings())

@@ -1,4 +1,4 @@
-"""Reads the package's source as imports between modules, without running any of it."""
+"""Reads the imports in the package's source without running it."""
 
 import ast
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Import:
 
 
 def imports_of(text: str, module: str, is_package: bool) -> Iterator[Import]:
-    """Every import in a module's source, inside functions too, with relative ones made absolute."""
+    """Yields every import in a module's source, also those inside functions, with absolute names."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -39,7 +39,7 @@ def modules(package: Path = PACKAGE) -> Iterator[tuple[str, bool, str]]:
 
 
 def all_imports() -> list[Import]:
-    return [found for name, is_package, text in modules() for found in imports_of(text, name, is_package)]
+    return [entry for name, is_package, text in modules() for entry in imports_of(text, name, is_package)]
 
 
 def is_module(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""docs/architecture.md and the code say the same."""
+"""docs/architecture.md agrees with the code."""
 
 import re
 import tomllib
@@ -9,7 +9,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def test_every_file_that_the_page_points_to_exists() -> None:
-    """Each file in the table of questions is there under src/handrail."""
+    """Each file in the table of questions exists under src/handrail."""
     table = PAGE.partition("## Where to look")[2].partition("## Packages")[0]
     files = re.findall(r"`([\w/]+\.py)`", table)
     assert len(files) > 20

@@ -1,4 +1,4 @@
-"""The core stands without the extras."""
+"""The core works without the extras."""
 
 import subprocess
 import sys
@@ -7,28 +7,29 @@ from pathlib import Path
 import pytest
 
 EXTRAS = [
+    "altair",
     "anthropic",
     "argon2",
     "fastapi",
+    "huggingface_hub",
     "jinja2",
-    "numpy",
-    "onnxruntime",
+    "jsonschema",
     "openai",
+    "opentelemetry.proto",
     "psycopg",
-    "redis",
-    "sklearn",
     "starlette",
-    "tokenizers",
     "uvicorn",
+    "vl_convert",
     "xllamacpp",
 ]
+"""The modules of the extras that the package imports."""
 
 WITHOUT_EXTRAS = f"""
 import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {EXTRAS}:
+        if name in {EXTRAS}:
             raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Absent())
@@ -41,7 +42,7 @@ def run_without_extras(line: str, folder: Path) -> subprocess.CompletedProcess[s
 
 
 def test_extras_can_be_hidden(tmp_path: Path) -> None:
-    """The way these tests hide an installed package does hide it."""
+    """`run_without_extras` hides installed packages."""
     assert "ModuleNotFoundError: psycopg" in run_without_extras("import psycopg", tmp_path).stderr
 
 
@@ -50,6 +51,6 @@ PUBLIC = {"handrail", "handrail.cli", "handrail.evals", "handrail.pytest_plugin"
 
 @pytest.mark.parametrize("module", sorted(PUBLIC))
 def test_core_imports_without_extras(module: str, tmp_path: Path) -> None:
-    """Every public module, the terminal and the worker import where no extra is installed."""
-    done = run_without_extras(f"import {module}", tmp_path)
-    assert done.returncode == 0, done.stderr
+    """Every public module, the terminal and the worker import without any extra."""
+    result = run_without_extras(f"import {module}", tmp_path)
+    assert result.returncode == 0, result.stderr

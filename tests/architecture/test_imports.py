@@ -1,4 +1,4 @@
-"""Examples use the public names only: what any user's agent could import."""
+"""Examples use only public names, which any user's agent could import."""
 
 import pytest
 
@@ -12,19 +12,19 @@ def example_of(module: str) -> str:
     return ".".join(module.split(".")[:3])
 
 
-def public_or_own(found: Import) -> bool:
-    """Whether an import inside an example is of another project, of public names, or of the example itself."""
-    if found.target.split(".")[0] != "handrail":
+def public_or_own(entry: Import) -> bool:
+    """Whether an import inside an example is of another project, a public name, or the example's own."""
+    if entry.target.split(".")[0] != "handrail":
         return True
-    if found.target == "handrail":
-        return found.name is None or not is_module(f"handrail.{found.name}")
-    return found.target in PUBLIC or example_of(found.target) == example_of(found.module)
+    if entry.target == "handrail":
+        return entry.name is None or not is_module(f"handrail.{entry.name}")
+    return entry.target in PUBLIC or example_of(entry.target) == example_of(entry.module)
 
 
 def test_examples_use_the_public_names() -> None:
     """An example imports only public names and its own modules."""
-    inside = [found for found in all_imports() if found.module.startswith("handrail.examples.")]
-    assert [found for found in inside if not public_or_own(found)] == []
+    inside = [entry for entry in all_imports() if entry.module.startswith("handrail.examples.")]
+    assert [entry for entry in inside if not public_or_own(entry)] == []
 
 
 @pytest.mark.parametrize(
@@ -41,5 +41,5 @@ def test_examples_use_the_public_names() -> None:
 )
 def test_the_rule_for_examples(line: str, allowed: bool) -> None:
     """An example may use neither an internal package nor another example."""
-    (found,) = imports_of(line, "handrail.examples.support_triage.agent", is_package=False)
-    assert public_or_own(found) is allowed
+    [entry] = imports_of(line, "handrail.examples.support_triage.agent", is_package=False)
+    assert public_or_own(entry) is allowed

@@ -40,7 +40,7 @@ def test_table_of_figures() -> None:
 
 
 def test_interleaved_alternates() -> None:
-    """Rounds begin with one side and the other in turn."""
+    """The side that is measured first alternates from round to round."""
     calls = ""
 
     def side(name: str, values: list[float]) -> Callable[[], float]:
@@ -56,19 +56,19 @@ def test_interleaved_alternates() -> None:
     assert comparison == Comparison(ours=4, peer=2, ratio=2)
 
 
-def test_ratio_is_of_each_round() -> None:
-    """The ratio is the median of the rounds' ratios, so a slow moment that hits a round does not decide it."""
+def test_ratio_is_the_median_of_the_rounds() -> None:
+    """The ratio is the median of the rounds' ratios, so one slow round does not determine it."""
     ours, peer = iter([2.0, 20.0, 200.0]), iter([1.0, 200.0, 10.0])
     assert interleaved(ours.__next__, peer.__next__, rounds=3) == Comparison(ours=20, peer=10, ratio=2)
 
 
 def test_fsync_probe_leaves_nothing(tmp_path: Path) -> None:
-    """The probe gives a time and removes its file."""
+    """The probe returns a time and removes its file."""
     assert raw_fsync_ms(tmp_path, rounds=3) > 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_benches_are_found(tmp_path: Path) -> None:
+def test_benchmarks_are_listed(tmp_path: Path) -> None:
     """A benchmark is a module or a package, but not part of the harness and not a folder of results."""
     for file in (
         "__init__.py",
@@ -86,6 +86,6 @@ def test_benches_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], [""], ["no-such-bench"], ["run"]])
 def test_unknown_bench(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """An unknown name prints the known ones and gives exit code 2."""
+    """An unknown name prints the known ones and returns exit code 2."""
     assert main(arguments) == 2
     assert "with one of:" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`make screenshots`: the pages over the demo's store, as docs/img/*.png."""
+"""`make screenshots`: screenshots of the pages with a seeded store, as docs/img/*.png."""
 
 import asyncio
 import sys
@@ -13,13 +13,13 @@ from handrail import Runtime, use_runtime
 from handrail.testing import VirtualClock
 from tests.browser.evals import Triage
 from tests.browser.seed import Desk, fill, settings
-from tests.server.serving import served
+from tests.server.live_server import live_server
 from tests.services.chromium import FLAGS, find_chromium
 
-TO = Path(__file__).parents[2] / "docs" / "img"
+FOLDER = Path(__file__).parents[2] / "docs" / "img"
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 SIZES = {"light": (1180, 760), "dark": (1180, 760), "phone": (390, 760)}
-TAKEN = {
+SCREENSHOTS = {
     "light": ("overview", "cost", "trace", "diff"),
     "dark": ("overview", "trace"),
     "phone": ("overview", "approval"),
@@ -27,18 +27,19 @@ TAKEN = {
 
 
 def main() -> None:
-    """Writes every picture anew."""
+    """Takes all screenshots."""
     program = find_chromium()
     if program is None:
         sys.exit("no Chromium: install it (apt install chromium), or Chrome")
-    TO.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         asyncio.run(_fill(folder))
         clock = VirtualClock(NOON)
         runtime, desk = Runtime(settings(folder), clock=clock), Desk(clock)
-        desk.agents["triage"] = Triage(folder, clock).agent(2)
-        with served(runtime, desk.find) as server, sync_playwright() as playwright:
+        spec = Triage(folder, clock).spec(2)
+        running_server = live_server(runtime, desk.find, find_spec=lambda _name: spec)
+        with running_server as server, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
             for name, (width, height) in SIZES.items():
                 context = browser.new_context(
@@ -63,9 +64,9 @@ async def _fill(folder: Path) -> None:
 
 
 def _take(page: Page, size: str) -> None:
-    for name in TAKEN[size]:
-        _GO_TO[name](page)
-        page.screenshot(path=TO / f"{name}-{size}.png")
+    for name in SCREENSHOTS[size]:
+        _OPEN[name](page)
+        page.screenshot(path=FOLDER / f"{name}-{size}.png")
 
 
 def _trace(page: Page) -> None:
@@ -89,7 +90,7 @@ def _approval(page: Page) -> None:
     page.locator("[data-rows] a").first.click()
 
 
-_GO_TO: dict[str, Callable[[Page], object]] = {
+_OPEN: dict[str, Callable[[Page], object]] = {
     "overview": lambda page: page.goto("/"),
     "cost": lambda page: page.goto("/cost"),
     "trace": _trace,

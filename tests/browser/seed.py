@@ -1,4 +1,4 @@
-"""A store as it looks after a day of a shop's agents: runs in virtual time, so that it is the same everywhere."""
+"""A reproducible store with one day of runs of a shop's agents, made in virtual time."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -13,10 +13,10 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
 from handrail import GovernedAgent, RunRequest, Runtime, Settings, feedback, govern, tool, use_runtime
-from handrail.config.settings import Ceilings, Price
+from handrail.config.settings import Ceilings, PriceOverride
 from handrail.review.approvals.store import decide, list_approvals
 from handrail.testing import VirtualClock
-from handrail.worker import run_due
+from handrail.worker import run_due_jobs
 
 MODELS = {"claude-sonnet-5": (3, 15), "gpt-5.6-mini": (0.4, 1.6)}
 TENANTS = {"acme": 5, "globex": 3, "initech": 1}
@@ -31,8 +31,8 @@ MESSAGES = (
 
 
 def settings(folder: Path) -> Settings:
-    """The demo's settings: list prices, a ceiling for each user and tenant."""
-    prices = {name: Price(input=Decimal(str(i)), output=Decimal(str(o))) for name, (i, o) in MODELS.items()}
+    """Settings with list prices and ceilings for each user and tenant."""
+    prices = {name: PriceOverride(input=Decimal(str(i)), output=Decimal(str(o))) for name, (i, o) in MODELS.items()}
     ceilings = Ceilings(user_day=Decimal("1.50"), tenant_month=Decimal(60), run_input_tokens=60_000)
     return Settings(
         base=folder, store="handrail.db", prices=prices, ceilings=ceilings, roles={"support-lead": ("mia", "ann")}
@@ -40,11 +40,11 @@ def settings(folder: Path) -> Settings:
 
 
 class Desk:
-    """A support agent whose every delay is virtual."""
+    """Support agents whose delays are virtual."""
 
-    def __init__(self, clock: VirtualClock, chance: random.Random | None = None) -> None:
+    def __init__(self, clock: VirtualClock, rng: random.Random | None = None) -> None:
         self._clock = clock
-        self._chance = chance or random.Random(1)
+        self._random = rng or random.Random(1)
         self.agents = {"support-triage": self._governed("support-triage"), "returns": self._governed("returns")}
 
     def find(self, name: str) -> GovernedAgent[Any, Any]:
@@ -58,7 +58,7 @@ class Desk:
             tool(self.search_policy, effect="reads"),
             tool(self.refund, effect="irreversible", approver="role:support-lead"),
         ]
-        return govern(Agent(model, tools=tools), name=name, fallback=_by_rules)
+        return govern(Agent(model, tools=tools), name=name, fallback=_fallback)
 
     async def find_order(self, number: int) -> dict[str, Any]:
         """An order by its number."""
@@ -66,7 +66,7 @@ class Desk:
         return {"number": number, "state": "shipped", "total": "129.00", "carrier": "DHL"}
 
     async def search_policy(self, question: str) -> str:
-        """What the shop's policy says."""
+        """The shop's policy on a question."""
         self._pass(0.4)
         return f"Policy on {question!r}: goods may be returned within 30 days."
 
@@ -77,54 +77,54 @@ class Desk:
 
     def _answer(self, messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
         parts = [part for message in messages for part in message.parts]
-        said = str(next(part.content for part in parts if isinstance(part, UserPromptPart)))
-        done = [part.tool_name for part in parts if isinstance(part, ToolReturnPart)]
+        prompt = str(next(part.content for part in parts if isinstance(part, UserPromptPart)))
+        called = [part.tool_name for part in parts if isinstance(part, ToolReturnPart)]
         self._pass(1.1)
-        if self._chance.random() < 0.06:
+        if self._random.random() < 0.06:
             raise ModelAPIError("model", "overloaded")
-        large = self._chance.random() < 0.08
+        large = self._random.random() < 0.08
         usage = RequestUsage(
-            input_tokens=2_000 if large else 500 + 200 * len(done), output_tokens=2_500 if large else 180
+            input_tokens=2_000 if large else 500 + 200 * len(called), output_tokens=2_500 if large else 180
         )
-        return ModelResponse([_next(said, done)], usage=usage)
+        return ModelResponse([_next(prompt, called)], usage=usage)
 
     def _pass(self, seconds: float) -> None:
-        self._clock.advance(round(seconds * self._chance.lognormvariate(0, 0.35), 3))
+        self._clock.advance(round(seconds * self._random.lognormvariate(0, 0.35), 3))
 
 
-def _next(said: str, done: list[str]) -> TextPart | ToolCallPart:
-    if "order" in said and "find_order" not in done:
+def _next(prompt: str, called: list[str]) -> TextPart | ToolCallPart:
+    if "order" in prompt and "find_order" not in called:
         return ToolCallPart("find_order", {"number": 1042})
-    if ("refund" in said or "smoke" in said) and "search_policy" not in done:
+    if ("refund" in prompt or "smoke" in prompt) and "search_policy" not in called:
         return ToolCallPart("search_policy", {"question": "money back"})
-    if "refund" in said and "refund" not in done:
+    if "refund" in prompt and "refund" not in called:
         return ToolCallPart("refund", {"order": 1017, "amount": "129.00 EUR"})
     return TextPart("Thank you for writing. I have looked into it, and you will hear from us by e-mail today.")
 
 
-async def _by_rules(_request: RunRequest) -> str:
+async def _fallback(_request: RunRequest) -> str:
     return "We have received your message and answer within a day."
 
 
 async def fill(folder: Path, until: datetime, runs: int = 160) -> Runtime:
-    """A runtime in `folder` over a store with so many runs, the last of them just before `until`."""
-    chance = random.Random(7)
+    """A runtime with a store in `folder` that has `runs` runs, the last of them shortly before `until`."""
+    rng = random.Random(7)
     clock = VirtualClock(until - timedelta(hours=23))
     runtime = Runtime(settings(folder), clock=clock)
-    desk = Desk(clock, chance)
+    desk = Desk(clock, rng)
     with use_runtime(runtime):
         for number in range(runs):
-            tenant = chance.choices([*TENANTS], [*TENANTS.values()])[0]
-            agent = desk.find("returns" if chance.random() < 0.3 else "support-triage")
-            message = MESSAGES[int(chance.random() ** 1.4 * len(MESSAGES))]
-            outcome = await agent.run(message, user=f"u-{chance.randrange(1, 12)}", tenant=tenant)
+            tenant = rng.choices([*TENANTS], [*TENANTS.values()])[0]
+            agent = desk.find("returns" if rng.random() < 0.3 else "support-triage")
+            message = MESSAGES[int(rng.random() ** 1.4 * len(MESSAGES))]
+            outcome = await agent.run(message, user=f"u-{rng.randrange(1, 12)}", tenant=tenant)
             if number % 4 and outcome.type != "awaiting_approval":
-                await feedback(outcome.facts.run_id, right=chance.random() < 0.9, by="ann")
-            clock.advance(chance.expovariate(1 / (22 * 3_600 / runs)))
+                await feedback(outcome.facts.run_id, right=rng.random() < 0.9, by="ann")
+            clock.advance(rng.expovariate(1 / (22 * 3_600 / runs)))
             if number % 3:
                 await _decide_some(runtime, desk)
         for number, tenant in enumerate(TENANTS):
-            # Nobody has decided these yet.
+            # These stay pending.
             await desk.find("returns").run(MESSAGES[1], user=f"u-{20 + number}", tenant=tenant)
             clock.advance(60)
     return runtime
@@ -132,14 +132,14 @@ async def fill(folder: Path, until: datetime, runs: int = 160) -> Runtime:
 
 async def _decide_some(runtime: Runtime, desk: Desk) -> None:
     now, roles = runtime.clock.now(), runtime.settings.roles
-    waiting = await runtime.database.read(
-        lambda conn: list_approvals(conn, state="pending", tenant=None, limit=1, before=None)
-    )
-    for each in waiting:
-        await runtime.database.write(decide(each.approval_id, "approved", "mia", roles, "charged twice, checked", now))
-    await run_due(runtime, desk.find)
+    pending = await runtime.database.read(list_approvals(state="pending", tenant=None, limit=1, before=None))
+    for approval in pending:
+        await runtime.database.write(
+            decide(approval.approval_id, "approved", "mia", roles, "charged twice, checked", now)
+        )
+    await run_due_jobs(runtime, desk.find)
 
 
 def just_now() -> datetime:
-    """The end of the current minute."""
+    """The start of the current minute."""
     return datetime.now(UTC).replace(second=0, microsecond=0)

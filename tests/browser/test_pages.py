@@ -8,16 +8,16 @@ from playwright.sync_api import Page, expect
 
 from handrail.kernel.clock import unix_ns
 from handrail.traces.model import Span, Usage
-from handrail.traces.store.spans import StoreSpans
+from handrail.traces.store.spans import SpanBatch
 from tests.browser.conftest import NOON
-from tests.server.serving import Served
+from tests.server.live_server import LiveServer
 
 MENU = ("Overview", "Runs", "Inbox", "Traces", "Steps", "Cost", "Spending", "Evals")
 LARGE = "ab" * 16
 
 
 def test_every_page_from_the_menu(page: Page) -> None:
-    """The menu leads to every page, each says where one is, and the browser has nothing to complain of."""
+    """The menu leads to every page and marks the current one, and the browser reports no errors."""
     page.goto("/")
     for name in MENU:
         page.get_by_role("navigation", name="Main").get_by_role("link", name=name).click()
@@ -25,53 +25,53 @@ def test_every_page_from_the_menu(page: Page) -> None:
         expect(page.get_by_role("heading", level=1)).to_have_text(name)
 
 
-def test_the_overview_draws(page: Page) -> None:
-    """Four charts are drawn, in the colours of the theme, and the shares of the paths add up."""
+def test_the_overview_has_charts(page: Page) -> None:
+    """Four charts are drawn, in the colours of the theme."""
     page.goto("/")
     expect(page.locator("svg.marks")).to_have_count(4)
     bar = page.locator("svg.marks path[fill='var(--happy)']").first
-    light = bar.evaluate("each => getComputedStyle(each).fill")
+    light = bar.evaluate("element => getComputedStyle(element).fill")
     page.emulate_media(color_scheme="dark")
-    assert bar.evaluate("each => getComputedStyle(each).fill") != light
+    assert bar.evaluate("element => getComputedStyle(element).fill") != light
 
 
-def test_the_theme_is_kept(page: Page) -> None:
-    """The switch goes from the system's theme to dark to light, and the choice outlives the page."""
+def test_the_theme_is_remembered(page: Page) -> None:
+    """The button switches from the system's theme to dark and then light, and other pages keep the choice."""
     page.goto("/")
-    ground = "getComputedStyle(document.body).backgroundColor"
-    light = page.evaluate(ground)
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
     switch = page.get_by_role("button", name="Theme")
     switch.click()
-    dark = page.evaluate(ground)
+    dark = page.evaluate(background)
     assert dark != light
     page.goto("/runs")
-    assert page.evaluate(ground) == dark
+    assert page.evaluate(background) == dark
     expect(switch).to_have_text("Dark")
     switch.click()
-    assert page.evaluate(ground) == light
+    assert page.evaluate(background) == light
 
 
 def test_lists_by_keyboard(page: Page) -> None:
-    """j and k go through a list, enter opens, and every focus is to be seen; the first tab stop skips the menu."""
+    """j and k move through a table, Enter opens, the focus is visible, and the first tab stop skips the menu."""
     page.goto("/runs")
     page.keyboard.press("Tab")
-    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    expect(page.get_by_text("Skip to content")).to_be_focused()
     for key in "jjk":
         page.keyboard.press(key)
     first = page.locator("[data-rows] a").first
     expect(first).to_be_focused()
-    assert first.evaluate("each => getComputedStyle(each).outlineStyle") == "solid"
+    assert first.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"/runs/run_\w+$"))
 
 
 def test_a_trace_by_keyboard(page: Page) -> None:
-    """In the waterfall j, k and enter show what was said in a span; h folds what is below it, l unfolds."""
+    """In the waterfall j, k and Enter show a span's payload; h folds its children, l unfolds them."""
     page.goto("/traces?order=duration")
     page.locator("[data-rows] a").first.click()
     rows = page.get_by_role("treeitem")
     expect(rows.first).to_have_attribute("aria-selected", "true")
-    every = rows.count()
+    total = rows.count()
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     expect(page.locator("#panel #span")).to_contain_text("chat")
@@ -81,34 +81,34 @@ def test_a_trace_by_keyboard(page: Page) -> None:
     expect(rows).to_have_count(1)
     expect(rows.first).to_have_attribute("aria-expanded", "false")
     page.keyboard.press("l")
-    expect(rows).to_have_count(every)
+    expect(rows).to_have_count(total)
     page.keyboard.press("Escape")
     expect(page.locator("#panel")).to_be_hidden()
     assert page.locator(".track .critical").count() > 0
 
 
-def test_a_verdict_from_the_trace(page: Page) -> None:
-    """Thumbs down on a trace is a verdict on its run, and is shown there."""
+def test_feedback_from_the_trace(page: Page) -> None:
+    """Thumbs down on a trace records feedback on its run, which the page then shows."""
     page.goto("/runs")
     page.locator("[data-rows] tr", has_text="answered").get_by_role("link").first.click()
-    page.get_by_role("link", name="Open its trace").click()
-    page.get_by_role("button", name="This run was wrong").click()
-    expect(page.locator(".thumbs .tag.failed")).to_contain_text("wrong, says")
+    page.get_by_role("link", name="View trace").click()
+    page.get_by_role("button", name="The outcome was wrong").click()
+    expect(page.locator(".thumbs .tag.failed")).to_contain_text("wrong (feedback by")
     page.get_by_role("link", name=re.compile("Run of")).click()
-    expect(page.get_by_role("heading", name="Was it right?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Feedback")).to_be_visible()
 
 
 def test_the_inbox(page: Page) -> None:
-    """An approval is read, decided with a note in a person's name, and leaves the list of those that wait."""
+    """An approval can be opened and decided with a name and a note, and is then no longer listed as pending."""
     page.goto("/inbox")
     waiting = page.locator("[data-rows] tr").count()
     assert waiting > 0
     page.locator("[data-rows] a").first.click()
-    expect(page.get_by_role("heading", name="What would be done")).to_be_visible()
-    page.get_by_label("In whose name").fill("eve")
+    expect(page.get_by_role("heading", name="Proposed action")).to_be_visible()
+    page.get_by_label("Decided by").fill("eve")
     page.get_by_role("button", name="Approve").click()
     expect(page.get_by_role("alert")).to_contain_text("may not decide")
-    page.get_by_label("In whose name").fill("mia")
+    page.get_by_label("Decided by").fill("mia")
     page.get_by_label("Note").fill("looked into it")
     page.get_by_role("button", name="Deny").click()
     expect(page.get_by_role("main")).to_contain_text("Denied by mia")
@@ -117,10 +117,10 @@ def test_the_inbox(page: Page) -> None:
 
 
 def test_search_and_order(page: Page) -> None:
-    """Traces are found by a part of their name, sorted by the head of a column, and / goes to the search."""
+    """Traces can be searched by part of their name and sorted by a column; / focuses the search."""
     page.goto("/traces")
     page.keyboard.press("/")
-    expect(page.get_by_label("Find")).to_be_focused()
+    expect(page.get_by_label("Search")).to_be_focused()
     page.keyboard.type("returns")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("q=returns"))
@@ -129,35 +129,37 @@ def test_search_and_order(page: Page) -> None:
     assert all("returns" in name for name in names)
     page.get_by_role("columnheader", name="Cost").get_by_role("link").click()
     expect(page.get_by_role("columnheader", name="Cost")).to_have_attribute("aria-sort", "descending")
-    expect(page.get_by_label("Find")).to_have_value("returns")
+    expect(page.get_by_label("Search")).to_have_value("returns")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/", "/runs", "/inbox", "/traces", "/steps", "/cost", "/spending", "/evals"])
-def test_on_a_phone_nothing_is_cut_off(page: Page, path: str) -> None:
-    """On 360 pixels a page scrolls up and down only; what is wide scrolls in itself."""
+def test_pages_fit_on_a_phone(page: Page, path: str) -> None:
+    """At a width of 360 pixels a page scrolls vertically only; wide tables scroll by themselves."""
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(path)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_script_in_a_tools_result_does_nothing(page: Page, server: Served) -> None:
-    """Markup in a span's name, error and content is text in the page, in its data and in the panel."""
-    nasty = "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 1'>"
-    span = large_span(0, None, name=nasty, error_type=nasty, payload={nasty: nasty, "result": nasty})
-    server.runtime.database.write_now(StoreSpans([span]))
+def test_markup_in_spans_is_text(page: Page, server: LiveServer) -> None:
+    """Markup in a span's name, error and payload is text in the page, in its data and in the panel."""
+    markup = "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 1'>"
+    span = large_span(0, None, name=markup, error_type=markup, payload={markup: markup, "result": markup})
+    server.runtime.database.write_now(SpanBatch([span]))
     page.goto(f"/traces/{LARGE}")
-    expect(page.get_by_role("treeitem")).to_contain_text(nasty)
+    expect(page.get_by_role("treeitem")).to_contain_text(markup)
     page.get_by_role("treeitem").click()
-    expect(page.locator("#panel pre").first).to_have_text(nasty)
+    expect(page.locator("#panel pre").first).to_have_text(markup)
     page.goto(f"/traces/{LARGE}/spans/{0:016x}")
-    expect(page.locator("pre").first).to_have_text(nasty)
+    expect(page.locator("pre").first).to_have_text(markup)
     assert page.evaluate("window.hurt") is None
 
 
-def test_twenty_thousand_spans(page: Page, server: Served) -> None:
-    """A very large trace opens with few rows made, and is scrolled to its very end."""
+@pytest.mark.slow
+def test_twenty_thousand_spans(page: Page, server: LiveServer) -> None:
+    """A very large trace has few rows in the document, and can be scrolled to its end."""
     steps = [large_span(0, None), *(large_span(n, n - n % 40 if n % 40 else 0) for n in range(1, 20_000))]
-    server.runtime.database.write_now(*(StoreSpans(steps[start : start + 1_000]) for start in range(0, 20_000, 1_000)))
+    server.runtime.database.write_now(*(SpanBatch(steps[start : start + 1_000]) for start in range(0, 20_000, 1_000)))
     page.goto(f"/traces/{LARGE}")
     rows = page.get_by_role("treeitem")
     expect(rows.first).to_be_visible()
@@ -167,8 +169,9 @@ def test_twenty_thousand_spans(page: Page, server: Served) -> None:
     expect(page.locator("[aria-selected=true]")).to_contain_text("step 19999")
 
 
-def test_without_scripts(page: Page, server: Served) -> None:
-    """Without scripts a trace is a table with its first spans, each a link to what was said in it."""
+@pytest.mark.slow
+def test_without_scripts(page: Page, server: LiveServer) -> None:
+    """Without scripts a trace is a table of its first spans, each linked to its own page."""
     assert page.context.browser is not None
     context = page.context.browser.new_context(base_url=server.url, java_script_enabled=False)
     plain = context.new_page()
@@ -179,11 +182,11 @@ def test_without_scripts(page: Page, server: Served) -> None:
     context.close()
 
 
-_order = count(unix_ns(NOON) - 3_600 * 10**9, 10**6)
+_start_times = count(unix_ns(NOON) - 3_600 * 10**9, 10**6)
 
 
 def large_span(number: int, parent: int | None, **changed: object) -> Span:
-    start = next(_order)
+    start = next(_start_times)
     fields = {
         "trace_id": LARGE,
         "span_id": f"{number:016x}",

@@ -1,4 +1,4 @@
-"""What is admitted, what is refused, and by which ceiling."""
+"""The decision to admit or refuse a request, and by which ceiling."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.ceilings.amounts import Amount
-from handrail.ceilings.decision import Account, Ask, Price, Refusal, decide
-from handrail.ceilings.limits import Limits, Scope, limits_of
+from handrail.ceilings.decision import Account, HoldRequest, PriceBound, Refusal, decide_hold
+from handrail.ceilings.limits import CeilingScope, Limits, limits_of
 from handrail.ceilings.windows import windows_of
 from handrail.config.settings import Ceilings
 from handrail.kernel.errors import BadInput
@@ -20,7 +20,7 @@ NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 WINDOWS = windows_of(NOW, ZoneInfo("UTC"))
 TOMORROW = datetime(2026, 3, 11, tzinfo=UTC)
 NEXT_MONTH = datetime(2026, 4, 1, tzinfo=UTC)
-EMPTY: dict[Scope, Account] = {"run": Account(), "user": Account(), "tenant": Account()}
+EMPTY: dict[CeilingScope, Account] = {"run": Account(), "user": Account(), "tenant": Account()}
 
 COUNTS = st.integers(0, 300)
 AMOUNTS = st.builds(Amount, COUNTS.map(NanoUsd), COUNTS, COUNTS)
@@ -47,8 +47,8 @@ def _limits(run: int = 1000, user: int | None = None, tenant: int | None = None)
     )
 
 
-def _ask(input_tokens: int | None = 10, output_tokens: int = 20, price: Price | None = _price) -> Ask:
-    return Ask("r-1", "u-1", "acme", input_tokens, output_tokens, price)
+def _request(input_tokens: int | None = 10, output_tokens: int = 20, price: PriceBound | None = _price) -> HoldRequest:
+    return HoldRequest("r-1", "u-1", "acme", input_tokens, output_tokens, price)
 
 
 def _refused(decided: Amount | Refusal) -> Refusal:
@@ -56,146 +56,148 @@ def _refused(decided: Amount | Refusal) -> Refusal:
     return decided
 
 
-ASKS = st.builds(_ask, st.none() | COUNTS, st.integers(1, 300), st.sampled_from([_price, _free, None]))
+REQUESTS = st.builds(_request, st.none() | COUNTS, st.integers(1, 300), st.sampled_from([_price, _free, None]))
 
 
-@given(ASKS, st.fixed_dictionaries({"run": ACCOUNTS, "user": ACCOUNTS, "tenant": ACCOUNTS}), LIMITS)
-def test_what_is_admitted_fits(ask: Ask, accounts: dict[Scope, Account], limits: Limits) -> None:
-    """An amount that is admitted leaves every ceiling kept, unless it was passed before and this adds nothing to it."""
-    decided = decide(ask, accounts, limits, WINDOWS)
+@given(REQUESTS, st.fixed_dictionaries({"run": ACCOUNTS, "user": ACCOUNTS, "tenant": ACCOUNTS}), LIMITS)
+def test_an_admitted_request_fits(request: HoldRequest, accounts: dict[CeilingScope, Account], limits: Limits) -> None:
+    """An admitted amount keeps every ceiling, unless one was exceeded before and the amount adds nothing to it."""
+    decided = decide_hold(request, accounts, limits, WINDOWS)
     if isinstance(decided, Refusal):
         return
     run = accounts["run"].taken + decided
     assert run.input_tokens <= limits.run_input_tokens or decided.input_tokens == 0
     assert run.output_tokens <= limits.run_output_tokens
-    assert 1 <= decided.output_tokens <= ask.output_tokens
-    assert decided.input_tokens == ask.input_tokens
+    assert 1 <= decided.output_tokens <= request.output_tokens
+    assert decided.input_tokens == request.input_tokens
     for scope, budget, percent in (("user", limits.user_day, 100), ("tenant", limits.tenant_month, 120)):
         taken = accounts[scope].taken.cost + decided.cost  # type: ignore[index]
         assert budget is None or taken * 100 <= budget * percent or decided.cost == 0
 
 
-@given(ASKS, st.fixed_dictionaries({"run": ACCOUNTS, "user": ACCOUNTS, "tenant": ACCOUNTS}), LIMITS)
-def test_what_is_refused_does_not_fit(ask: Ask, accounts: dict[Scope, Account], limits: Limits) -> None:
-    """A refusal's own numbers show that the request did not fit, and what would."""
-    decided = decide(ask, accounts, limits, WINDOWS)
+@given(REQUESTS, st.fixed_dictionaries({"run": ACCOUNTS, "user": ACCOUNTS, "tenant": ACCOUNTS}), LIMITS)
+def test_a_refused_request_does_not_fit(
+    request: HoldRequest, accounts: dict[CeilingScope, Account], limits: Limits
+) -> None:
+    """The numbers of a refusal show that the request did not fit, and how much would."""
+    decided = decide_hold(request, accounts, limits, WINDOWS)
     if isinstance(decided, Amount):
         return
     assert decided.fits == max(decided.limit - decided.spent - decided.held, 0)
     if decided.unit == "output_tokens":
         assert decided.fits == 0
     else:
-        assert decided.asked is None or decided.asked > decided.fits
+        assert decided.requested is None or decided.requested > decided.fits
     assert (decided.resets_at is None) == (decided.scope in ("run", "price"))
     assert str(decided)
 
 
-def test_the_output_is_cut_to_what_the_run_has_left() -> None:
-    """A request that wants more output than is left is granted what is left, and priced at that."""
+def test_the_output_is_limited_to_what_is_left() -> None:
+    """A request for more output than is left gets what is left, and is priced accordingly."""
     accounts = {**EMPTY, "run": Account(Amount(output_tokens=900), Amount(output_tokens=95))}
-    assert decide(_ask(), accounts, _limits(user=20), WINDOWS) == Amount(NanoUsd(20), 10, 5)
+    assert decide_hold(_request(), accounts, _limits(user=20), WINDOWS) == Amount(NanoUsd(20), 10, 5)
 
 
 def test_no_output_left_is_a_refusal() -> None:
-    """A run whose output is used up is refused, since a request needs at least one token of it."""
+    """A run whose output is used up is refused, since a request needs at least one token of output."""
     accounts = {**EMPTY, "run": Account(Amount(output_tokens=1000))}
-    assert decide(_ask(), accounts, _limits(), WINDOWS) == Refusal(
-        "run", "output_tokens", limit=1000, spent=1000, held=0, asked=20, fits=0, resets_at=None
+    assert decide_hold(_request(), accounts, _limits(), WINDOWS) == Refusal(
+        "run", "output_tokens", limit=1000, spent=1000, held=0, requested=20, fits=0, resets_at=None
     )
 
 
 def test_input_that_does_not_fit_is_a_refusal() -> None:
-    """Input is not cut: what does not fit into the run is refused."""
+    """Input that does not fit into the run is refused and not shortened."""
     accounts = {**EMPTY, "run": Account(Amount(input_tokens=600), Amount(input_tokens=391))}
-    assert decide(_ask(), accounts, _limits(), WINDOWS) == Refusal(
-        "run", "input_tokens", limit=1000, spent=600, held=391, asked=10, fits=9, resets_at=None
+    assert decide_hold(_request(), accounts, _limits(), WINDOWS) == Refusal(
+        "run", "input_tokens", limit=1000, spent=600, held=391, requested=10, fits=9, resets_at=None
     )
 
 
 def test_input_without_a_bound_is_a_refusal() -> None:
-    """Input that nobody can bound fits into no ceiling."""
-    refusal = _refused(decide(_ask(input_tokens=None), EMPTY, _limits(), WINDOWS))
-    assert (refusal.scope, refusal.unit, refusal.asked, refusal.fits) == ("run", "input_tokens", None, 1000)
+    """Input without an upper bound is refused."""
+    refusal = _refused(decide_hold(_request(input_tokens=None), EMPTY, _limits(), WINDOWS))
+    assert (refusal.scope, refusal.unit, refusal.requested, refusal.fits) == ("run", "input_tokens", None, 1000)
 
 
 @pytest.mark.parametrize(("user", "scope"), [(49, "user"), (50, None)])
 def test_a_user_stops_at_the_budget(user: int, scope: str | None) -> None:
-    """A user's cutoff is the whole budget, to the nano-dollar."""
-    decided = decide(_ask(), EMPTY, _limits(user=user), WINDOWS)
+    """A user's cutoff is exactly the budget, to the nano-dollar."""
+    decided = decide_hold(_request(), EMPTY, _limits(user=user), WINDOWS)
     assert getattr(decided, "scope", None) == scope
 
 
 @pytest.mark.parametrize(("spent", "admitted"), [(70, True), (71, False)])
 def test_a_tenant_stops_at_120_percent(spent: int, admitted: bool) -> None:
-    """A tenant of 100 goes on until 120, and not one further."""
+    """A tenant's cutoff is exactly 120% of the budget, to the nano-dollar."""
     accounts = {**EMPTY, "tenant": Account(Amount(NanoUsd(spent)))}
-    assert isinstance(decide(_ask(), accounts, _limits(tenant=100), WINDOWS), Amount) is admitted
+    assert isinstance(decide_hold(_request(), accounts, _limits(tenant=100), WINDOWS), Amount) is admitted
 
 
 def test_held_counts_like_spent() -> None:
-    """What is held for others is as gone as what is spent."""
+    """Held amounts count like spent ones."""
     accounts = {**EMPTY, "user": Account(Amount(NanoUsd(30)), Amount(NanoUsd(30)))}
-    refusal = _refused(decide(_ask(), accounts, _limits(user=100), WINDOWS))
-    assert (refusal.spent, refusal.held, refusal.asked, refusal.fits) == (30, 30, 50, 40)
+    refusal = _refused(decide_hold(_request(), accounts, _limits(user=100), WINDOWS))
+    assert (refusal.spent, refusal.held, refusal.requested, refusal.fits) == (30, 30, 50, 40)
 
 
 def test_the_ceiling_that_resets_last_is_named() -> None:
-    """Where the user's day and the tenant's month both refuse, the month is what has to be waited for."""
-    refusal = _refused(decide(_ask(), EMPTY, _limits(user=1, tenant=1), WINDOWS))
+    """If the user's day and the tenant's month both refuse, the refusal names the month, which resets last."""
+    refusal = _refused(decide_hold(_request(), EMPTY, _limits(user=1, tenant=1), WINDOWS))
     assert (refusal.scope, refusal.resets_at) == ("tenant", NEXT_MONTH)
-    refusal = _refused(decide(_ask(), EMPTY, _limits(user=1), WINDOWS))
+    refusal = _refused(decide_hold(_request(), EMPTY, _limits(user=1), WINDOWS))
     assert (refusal.scope, refusal.resets_at) == ("user", TOMORROW)
 
 
 def test_the_run_is_named_before_money() -> None:
-    """A run that refuses is named first: waiting would not help it."""
-    assert _refused(decide(_ask(2000), EMPTY, _limits(user=1, tenant=1), WINDOWS)).scope == "run"
+    """A refusal by the run's ceiling is named first, since it never resets."""
+    assert _refused(decide_hold(_request(2000), EMPTY, _limits(user=1, tenant=1), WINDOWS)).scope == "run"
 
 
 @pytest.mark.parametrize("limits", [_limits(user=10**9), _limits(tenant=10**9)])
 def test_an_unknown_price_is_refused_under_a_ceiling_on_money(limits: Limits) -> None:
-    """What nobody can price cannot be held against money, however much is left."""
-    refusal = _refused(decide(_ask(price=None), EMPTY, limits, WINDOWS))
+    """A request without a known price is refused if there is a ceiling on money, even if much is left."""
+    refusal = _refused(decide_hold(_request(price=None), EMPTY, limits, WINDOWS))
     assert (refusal.scope, refusal.unit, refusal.resets_at) == ("price", "usd", None)
 
 
 def test_an_unknown_price_is_admitted_without_ceilings_on_money() -> None:
-    """Where no money is counted, a request without a price is held at no cost."""
-    assert decide(_ask(price=None), EMPTY, _limits(), WINDOWS) == Amount(ZERO, 10, 20)
+    """Without ceilings on money, a request without a price is held at no cost."""
+    assert decide_hold(_request(price=None), EMPTY, _limits(), WINDOWS) == Amount(ZERO, 10, 20)
 
 
-def test_a_limit_of_nothing_admits_free_models_only() -> None:
-    """A budget of zero dollars refuses whatever costs, and lets a free model run, also when more than it is spent."""
+def test_a_budget_of_zero_admits_free_models_only() -> None:
+    """A budget of zero refuses every request that costs money and admits free ones, even if it is exceeded."""
     accounts = {**EMPTY, "user": Account(Amount(NanoUsd(5)))}
-    assert isinstance(decide(_ask(price=_free), accounts, _limits(user=0, tenant=0), WINDOWS), Amount)
-    assert isinstance(decide(_ask(), EMPTY, _limits(user=0), WINDOWS), Refusal)
+    assert isinstance(decide_hold(_request(price=_free), accounts, _limits(user=0, tenant=0), WINDOWS), Amount)
+    assert isinstance(decide_hold(_request(), EMPTY, _limits(user=0), WINDOWS), Refusal)
 
 
 @pytest.mark.parametrize(("input_tokens", "output_tokens"), [(-1, 1), (0, 0), (None, 0)])
-def test_an_ask_for_less_than_nothing_is_none(input_tokens: int | None, output_tokens: int) -> None:
-    """Counts that would give money back are a mistake of the caller's."""
-    with pytest.raises(BadInput, match="ask for at least 0 and 1"):
-        _ask(input_tokens, output_tokens)
+def test_a_negative_or_empty_hold_is_rejected(input_tokens: int | None, output_tokens: int) -> None:
+    """Negative token counts and an empty output raise BadInput."""
+    with pytest.raises(BadInput, match="output 1 or more"):
+        _request(input_tokens, output_tokens)
 
 
 def test_a_refusal_states_its_arithmetic() -> None:
-    """One line for engineers: scope, asked, what fits, and why, with when it resets."""
+    """A refusal as text has its scope, what was requested, what is left and why, and when it resets."""
     dollars = 1_000_000_000
     accounts = {**EMPTY, "tenant": Account(Amount(NanoUsd(110 * dollars)), Amount(NanoUsd(8 * dollars)))}
-    ask = _ask(price=lambda _i, _o: NanoUsd(5 * dollars))
-    refusal = decide(ask, accounts, _limits(tenant=100 * dollars), WINDOWS)
+    request = _request(price=lambda _i, _o: NanoUsd(5 * dollars))
+    refusal = decide_hold(request, accounts, _limits(tenant=100 * dollars), WINDOWS)
     assert str(refusal) == (
-        "tenant: $5.00 asked, $2.00 fits ($120.00 less $110.00 spent and $8.00 held); "
+        "tenant: $5.00 requested, $2.00 left ($120.00 less $110.00 spent and $8.00 held); "
         "it resets at 2026-04-01T00:00:00+00:00"
     )
-    assert str(decide(_ask(None), EMPTY, _limits(), WINDOWS)) == (
-        "run: an unknown amount asked, 1,000 input tokens fits "
+    assert str(decide_hold(_request(None), EMPTY, _limits(), WINDOWS)) == (
+        "run: an unknown amount requested, 1,000 input tokens left "
         "(1,000 input tokens less 0 input tokens spent and 0 input tokens held); it does not reset"
     )
 
 
-def test_limits_are_the_settings() -> None:
-    """Dollars become nano-dollars, rounded up; what sets no ceiling stays none."""
+def test_limits_from_the_settings() -> None:
+    """Dollars become nano-dollars, rounded up; no ceiling stays None."""
     limits = limits_of(Ceilings(user_day=Decimal("0.0000000011"), tenant_month=None, time_zone="Asia/Tokyo"))
     assert limits == Limits(30_000, 8_000, NanoUsd(2), None, ZoneInfo("Asia/Tokyo"))
     assert (limits.cutoff("user"), limits.cutoff("tenant")) == (2, None)
@@ -203,7 +205,7 @@ def test_limits_are_the_settings() -> None:
 
 @given(st.integers(0, 10**18))
 def test_a_cutoff_is_whole_and_not_above_120_percent(budget: int) -> None:
-    """A tenant's cutoff is the greatest whole number of nano-dollars within 120 % of its budget."""
+    """A tenant's cutoff is the greatest whole number of nano-dollars within 120% of its budget."""
     cutoff = _limits(tenant=budget).cutoff("tenant")
     assert cutoff is not None
     assert cutoff * 100 <= budget * 120 < (cutoff + 1) * 100
@@ -211,11 +213,11 @@ def test_a_cutoff_is_whole_and_not_above_120_percent(budget: int) -> None:
 
 @given(AMOUNTS, AMOUNTS)
 def test_amounts_add_and_subtract(one: Amount, other: Amount) -> None:
-    """What was added can be taken away, part by part."""
+    """Adding and subtracting amounts are inverse, for each part."""
     assert one + other - other == one
     assert one + other == other + one
 
 
-def test_windows_are_those_of_the_moment() -> None:
-    """The windows that the tests above use hold their moment."""
+def test_the_windows_of_these_tests() -> None:
+    """The windows that the tests above use contain NOW."""
     assert WINDOWS["user"].start == NOW - timedelta(hours=12)

@@ -1,4 +1,4 @@
-"""The bound on input is never below what a tokenizer counts."""
+"""The bound on input tokens is never below the count of a tokenizer."""
 
 import json
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ JSON = st.recursive(
 
 @cache
 def _tokenizer() -> Tokenizer:
-    """A byte-level BPE, as of GPT-2, that has learnt a few lines: most texts are strange to it."""
+    """A byte-level BPE like that of GPT-2, trained on two lines, so that most texts have many tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
@@ -60,17 +60,17 @@ def _tokens(text: str) -> int:
 
 
 def _bound(*messages: ModelMessage, parameters: ModelRequestParameters = NONE) -> int:
-    found = input_bound(messages, parameters)
-    assert found is not None
-    return found
+    bound = input_bound(messages, parameters)
+    assert bound is not None
+    return bound
 
 
-def _asked(*content: Any) -> ModelRequest:
+def _user_message(*content: Any) -> ModelRequest:
     return ModelRequest([UserPromptPart(content)])
 
 
-def _told(text: str) -> list[ModelMessage]:
-    """`text` in every place of a conversation that takes text."""
+def _conversation(text: str) -> list[ModelMessage]:
+    """A conversation with `text` in every place that can have text."""
     return [
         ModelRequest([SystemPromptPart(text), UserPromptPart(text), UserPromptPart([text, TextContent(text)])]),
         ModelResponse([ThinkingPart(text, signature=text), TextPart(text), ToolCallPart("f", {"a": text})]),
@@ -80,30 +80,30 @@ def _told(text: str) -> list[ModelMessage]:
     ]
 
 
-def test_the_tokenizer_of_these_tests_merges() -> None:
-    """The tokenizer is no mere count of bytes, and falls back to bytes."""
+def test_the_tokenizer_of_these_tests() -> None:
+    """The tokenizer merges bytes of known words, and falls back to bytes."""
     assert _tokens("Where is order") < len("Where is order")
     assert _tokens("😀") >= 4
 
 
 @given(PLAIN)
 def test_texts_have_at_most_as_many_tokens_as_the_bound(text: str) -> None:
-    """A text adds at least its tokens to the bound, once for each of the nine places it stands in."""
-    assert _bound(*_told(text)) - _bound(*_told("")) >= 9 * (_tokens(text) - 1)
-    assert _bound(_asked(text)) >= _tokens(text)
+    """A text adds at least its tokens to the bound, once for each of its nine places."""
+    assert _bound(*_conversation(text)) - _bound(*_conversation("")) >= 9 * (_tokens(text) - 1)
+    assert _bound(_user_message(text)) >= _tokens(text)
 
 
 @given(ANY)
-def test_half_characters_are_counted(text: str) -> None:
-    """Text that UTF-8 cannot hold has a bound all the same, of at least a token each."""
-    assert _bound(*_told(text)) - _bound(*_told("")) >= 9 * len(text)
+def test_lone_surrogates_are_counted(text: str) -> None:
+    """Text that UTF-8 cannot encode has a bound of at least one token per character."""
+    assert _bound(*_conversation(text)) - _bound(*_conversation("")) >= 9 * len(text)
 
 
 @given(JSON, st.sampled_from([(",", ":"), (", ", ": ")]), st.booleans())
 def test_values_have_at_most_as_many_tokens_as_the_bound(
     value: Any, separators: tuple[str, str], escaped: bool
 ) -> None:
-    """Arguments and findings stay within the bound however a provider writes their JSON."""
+    """Arguments, results and schemas are within the bound in any JSON formatting of a provider."""
     tokens = _tokens(json.dumps(value, separators=separators, ensure_ascii=escaped))
     schema = ToolDefinition(name="f", parameters_json_schema={"type": "object", "default": value})
     for message in (
@@ -120,15 +120,15 @@ def test_values_have_at_most_as_many_tokens_as_the_bound(
 
 @given(JSON)
 def test_errors_have_at_most_as_many_tokens_as_the_bound(value: Any) -> None:
-    """A failure goes out as an object around its text, quotes within quotes: that is within the bound too."""
+    """A failed tool result is sent as an object around its text, with nested quotes, and is within the bound."""
     part = ToolReturnPart("f", value, tool_call_id="1", outcome="failed")
     plain = ToolReturnPart("f", [], tool_call_id="1", outcome="failed")
     grown = _bound(ModelRequest([part])) - _bound(ModelRequest([plain]))
     assert grown >= _tokens(part.model_response_str()) - _tokens(plain.model_response_str())
 
 
-def test_what_is_longer_has_a_higher_bound() -> None:
-    """Every place that text can stand in counts: the bound grows with each of them alone."""
+def test_every_place_counts() -> None:
+    """Long text in any single place of a request increases the bound."""
     long = "x" * 10_000
     places: list[tuple[Sequence[ModelMessage], ModelRequestParameters]] = [
         ([ModelRequest([], instructions=long)], NONE),
@@ -145,13 +145,13 @@ def test_what_is_longer_has_a_higher_bound() -> None:
 
 
 def test_instructions_of_a_history_are_counted_once() -> None:
-    """A history repeats the instructions with each request; one of them is sent."""
+    """Instructions that a history repeats with each request count once, since they are sent once."""
     requests = [ModelRequest([UserPromptPart("Hello")], instructions="x" * 1_000) for _ in range(9)]
     assert _bound(*requests) < 5_000
 
 
 def test_definitions_are_counted_where_they_are_used() -> None:
-    """A schema whose definitions are used often is counted as it is sent to models that cannot follow references."""
+    """A definition counts once for each use, as for models that cannot resolve references."""
     big = {"type": "string", "description": "x" * 1_000}
     properties = {f"p{n}": {"$ref": "#/$defs/big"} for n in range(9)}
     schema = {"type": "object", "properties": properties, "$defs": {"big": big}}
@@ -163,19 +163,19 @@ def test_definitions_are_counted_where_they_are_used() -> None:
     )
 
 
-def test_what_a_tool_returns_is_counted_where_it_is_sent() -> None:
-    """The schema of a tool's return counts only for tools that were asked to send it."""
+def test_return_schemas_count_only_if_sent() -> None:
+    """A tool's return schema counts only if it is included in the request."""
     returns = {"type": "string", "description": "x" * 10_000}
-    for included, most in ((True, 15_000), (False, 5_000), (None, 5_000)):
+    for included, limit in ((True, 15_000), (False, 5_000), (None, 5_000)):
         tool = ToolDefinition(name="f", return_schema=returns, include_return_schema=included)
-        assert most - 5_000 <= _bound(parameters=ModelRequestParameters(function_tools=[tool])) < most
+        assert limit - 5_000 <= _bound(parameters=ModelRequestParameters(function_tools=[tool])) < limit
 
 
 class _Node(BaseModel):
     children: "list[_Node]"
 
 
-def test_a_schema_may_hold_itself() -> None:
+def test_a_recursive_schema() -> None:
     """A recursive schema has a bound."""
     assert (
         _bound(
@@ -188,13 +188,13 @@ def test_a_schema_may_hold_itself() -> None:
 
 
 def test_an_image_has_an_allowance() -> None:
-    """Images count alike, wherever their bytes are; a mark for the cache counts next to nothing."""
+    """An image has the same allowance as bytes or as a URL, and a cache point counts almost nothing."""
     image = BinaryContent(b"\x89PNG" + bytes(10**6), media_type="image/png")
     by_address = ImageUrl("https://example.com/a.png")
-    assert _bound(_asked(image)) == _bound(_asked(by_address)) < 10_000
-    returned = ModelRequest([ToolReturnPart("f", ["look", by_address], tool_call_id="1")])
-    assert _bound(returned) - _bound(ModelRequest([ToolReturnPart("f", ["look"], tool_call_id="1")])) >= 4_784
-    assert _bound(_asked("a", CachePoint())) < 2_000
+    assert _bound(_user_message(image)) == _bound(_user_message(by_address)) < 10_000
+    returned = ModelRequest([ToolReturnPart("f", ["see", by_address], tool_call_id="1")])
+    assert _bound(returned) - _bound(ModelRequest([ToolReturnPart("f", ["see"], tool_call_id="1")])) >= 4_784
+    assert _bound(_user_message("a", CachePoint())) < 2_000
 
 
 @pytest.mark.parametrize(
@@ -208,19 +208,19 @@ def test_an_image_has_an_allowance() -> None:
     ],
     ids=lambda content: f"{type(content).__name__}-{content.media_type}",
 )
-def test_what_cannot_be_bounded_has_no_bound(content: Any) -> None:
-    """Documents, audio and video have no bound, said by a user or returned by a tool."""
-    assert input_bound([_asked("Look", content)], NONE) is None
+def test_content_without_a_bound(content: Any) -> None:
+    """Documents, audio and video have no bound, from a user or from a tool."""
+    assert input_bound([_user_message("See", content)], NONE) is None
     assert input_bound([ModelRequest([ToolReturnPart("f", ["a", content], tool_call_id="1")])], NONE) is None
 
 
-def test_tools_at_the_provider_have_no_bound() -> None:
-    """What a search at the provider finds becomes input that nobody here sees."""
-    assert input_bound([_asked("Look")], ModelRequestParameters(native_tools=[WebSearchTool()])) is None
+def test_provider_tools_have_no_bound() -> None:
+    """Results of the provider's own tools become input of unknown size."""
+    assert input_bound([_user_message("See")], ModelRequestParameters(native_tools=[WebSearchTool()])) is None
 
 
 async def test_a_real_request_has_a_bound() -> None:
-    """What Pydantic AI itself hands to a model, retries, tools and schemas in it, is bounded and grows."""
+    """A request of Pydantic AI with retries, tools and schemas has a bound, which grows with each message."""
     bounds: list[int | None] = []
 
     def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:

@@ -12,30 +12,30 @@ from handrail.ceilings.windows import Window, day_of, month_of, windows_of
 
 ZONES = st.sampled_from(sorted(available_timezones() - {"localtime", "Factory"})).map(ZoneInfo)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MOMENTS = st.integers(10**13, 38 * 10**14).map(lambda us: EPOCH + timedelta(microseconds=us))
+TIMES = st.integers(10**13, 38 * 10**14).map(lambda us: EPOCH + timedelta(microseconds=us))
 HOUR = timedelta(hours=1)
 
 
 @st.composite
-def _places(draw: st.DrawFn) -> tuple[ZoneInfo, datetime]:
-    """A zone and a moment, half of the time within two days of a change of its clocks."""
-    zone, moment = draw(ZONES), draw(MOMENTS)
+def _zones_and_times(draw: st.DrawFn) -> tuple[ZoneInfo, datetime]:
+    """A zone and a time, half of the time within two days of a change of its UTC offset."""
+    zone, time = draw(ZONES), draw(TIMES)
     if draw(st.booleans()):
-        offset = moment.astimezone(zone).utcoffset()
-        days = (moment + timedelta(days) for days in range(1, 400))
-        changed = next((day for day in days if day.astimezone(zone).utcoffset() != offset), moment)
-        moment = changed - draw(st.integers(-48 * 60, 48 * 60)) * timedelta(minutes=1)
-    return zone, moment
+        offset = time.astimezone(zone).utcoffset()
+        days = (time + timedelta(days) for days in range(1, 400))
+        changed = next((day for day in days if day.astimezone(zone).utcoffset() != offset), time)
+        time = changed - draw(st.integers(-48 * 60, 48 * 60)) * timedelta(minutes=1)
+    return zone, time
 
 
-PLACES = _places()
+ZONES_AND_TIMES = _zones_and_times()
 
 
 def _utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def _tiles(of: Callable[[datetime, ZoneInfo], Window], now: datetime, zone: ZoneInfo) -> None:
+def _assert_contiguous(of: Callable[[datetime, ZoneInfo], Window], now: datetime, zone: ZoneInfo) -> None:
     window = of(now, zone)
     assert window.end is not None
     assert window.start <= now < window.end
@@ -45,32 +45,32 @@ def _tiles(of: Callable[[datetime, ZoneInfo], Window], now: datetime, zone: Zone
     assert of(window.start - timedelta(microseconds=1), zone).end == window.start
 
 
-@given(PLACES)
+@given(ZONES_AND_TIMES)
 @example((ZoneInfo("America/Sao_Paulo"), _utc("2017-10-15T03:00")))
 @example((ZoneInfo("America/Havana"), _utc("2026-11-01T04:30")))
 @example((ZoneInfo("Pacific/Apia"), _utc("2011-12-30T10:30")))
 @example((ZoneInfo("America/Toronto"), _utc("2006-10-29T05:30")))
 @example((ZoneInfo("America/St_Johns"), _utc("2006-10-29T02:15")))
-def test_days_tile_time(place: tuple[ZoneInfo, datetime]) -> None:
-    """Every moment is in exactly one day, and a day begins where the one before it ends."""
-    zone, now = place
-    _tiles(day_of, now, zone)
+def test_days_are_contiguous(zone_and_time: tuple[ZoneInfo, datetime]) -> None:
+    """Every time is in exactly one day, and a day starts when the previous one ends."""
+    zone, now = zone_and_time
+    _assert_contiguous(day_of, now, zone)
 
 
-@given(PLACES)
+@given(ZONES_AND_TIMES)
 @example((ZoneInfo("Pacific/Kwajalein"), _utc("1993-08-21T12:00")))
 @example((ZoneInfo("Pacific/Kiritimati"), _utc("1995-01-01T09:00")))
 @example((ZoneInfo("America/St_Johns"), _utc("1992-11-01T02:15")))
-def test_months_tile_time(place: tuple[ZoneInfo, datetime]) -> None:
-    """Every moment is in exactly one month, and a month begins where the one before it ends."""
-    zone, now = place
-    _tiles(month_of, now, zone)
+def test_months_are_contiguous(zone_and_time: tuple[ZoneInfo, datetime]) -> None:
+    """Every time is in exactly one month, and a month starts when the previous one ends."""
+    zone, now = zone_and_time
+    _assert_contiguous(month_of, now, zone)
 
 
-@given(PLACES)
-def test_a_window_begins_with_its_date(place: tuple[ZoneInfo, datetime]) -> None:
-    """A day's first moment has a date that the moment before it has not, and a month's is the first of it."""
-    zone, now = place
+@given(ZONES_AND_TIMES)
+def test_a_window_begins_with_its_date(zone_and_time: tuple[ZoneInfo, datetime]) -> None:
+    """The date changes at the start of a day, and the month at the start of a month."""
+    zone, now = zone_and_time
     day = day_of(now, zone).start
     before = day - timedelta(microseconds=1)
     assert day.astimezone(zone).date() > before.astimezone(zone).date()
@@ -79,10 +79,10 @@ def test_a_window_begins_with_its_date(place: tuple[ZoneInfo, datetime]) -> None
     assert month.astimezone(zone).date().replace(day=1) > earlier.astimezone(zone).date().replace(day=1)
 
 
-@given(PLACES)
-def test_a_day_lies_in_one_month(place: tuple[ZoneInfo, datetime]) -> None:
+@given(ZONES_AND_TIMES)
+def test_a_day_lies_in_one_month(zone_and_time: tuple[ZoneInfo, datetime]) -> None:
     """A month begins and ends with a day."""
-    zone, now = place
+    zone, now = zone_and_time
     day, month = day_of(now, zone), month_of(now, zone)
     assert day.end is not None
     assert month.end is not None
@@ -103,9 +103,9 @@ def test_a_day_lies_in_one_month(place: tuple[ZoneInfo, datetime]) -> None:
     ],
 )
 def test_known_days(zone: str, noon: str, start: str, hours: float) -> None:
-    """Days with a change of clocks, also at midnight, begin and last as the zone's history says."""
-    found = windows_of(_utc(noon), ZoneInfo(zone))["user"]
-    assert found == Window(_utc(start), _utc(start) + hours * HOUR)
+    """Days with a clock change, also at midnight, have the start and length of the zone's history."""
+    window = windows_of(_utc(noon), ZoneInfo(zone))["user"]
+    assert window == Window(_utc(start), _utc(start) + hours * HOUR)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_known_months(zone: str, now: str, start: str, end: str) -> None:
     assert windows_of(_utc(now), ZoneInfo(zone))["tenant"] == Window(_utc(start), _utc(end))
 
 
-@given(PLACES)
-def test_a_run_has_one_window(place: tuple[ZoneInfo, datetime]) -> None:
-    """A run's window is the same at every moment, and never ends."""
-    zone, now = place
+@given(ZONES_AND_TIMES)
+def test_a_run_has_one_window(zone_and_time: tuple[ZoneInfo, datetime]) -> None:
+    """A run's window is the same at all times and has no end."""
+    zone, now = zone_and_time
     assert windows_of(now, zone)["run"] == Window(_utc("1970-01-01"), None)

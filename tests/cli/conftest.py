@@ -7,11 +7,11 @@ from tests.cli.terminal import Folder
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    """A folder with agents and no store yet."""
+    """A directory with agents and no store yet."""
     return Folder(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """The same for all tests of a module, store included."""
-    return Folder(tmp_path_factory.mktemp("lasting"))
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A directory with agents that all tests of a module share, including its store."""
+    return Folder(tmp_path_factory.mktemp("shared"))

@@ -1,4 +1,4 @@
-"""The program as its user has it: the installed console script, in a folder with agents of one's own."""
+"""The installed `handrail` command, in a directory with a user's own agents."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 from handrail.kernel.clock import SystemClock
 from handrail.kernel.db.database import Database
-from handrail.runs.store.runs import RunView, list_runs
+from handrail.runs.store.queries import RunView, list_runs
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "handrail"
 TOML = """\
@@ -31,17 +31,17 @@ lead = ["mia"]
 """
 CASES = """\
 name: echo
-description: Says what it hears.
+description: Repeats its input.
 cases:
-  - {id: hello, input: hello, expect: {said: "You said: hello"}, source: written for this test, date: 2026-01-01}
-  - {id: silence, input: "hush", expect: {said: ""}, source: written for this test, date: 2026-01-01}
+  - {id: hello, input: hello, expect: {reply: "You said: hello"}, source: written for this test, date: 2026-01-01}
+  - {id: silence, input: "hush", expect: {reply: ""}, source: written for this test, date: 2026-01-01}
 """
-_OF_THE_DEVELOPER = ("HANDRAIL_", "OTEL_", "PYTHONIOENCODING", "COLUMNS", "FORCE_COLOR", "NO_COLOR")
+_DEVELOPER_PREFIXES = ("HANDRAIL_", "OTEL_", "PYTHONIOENCODING", "COLUMNS", "FORCE_COLOR", "NO_COLOR")
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
+class CommandResult:
+    """How a command ended: its exit code and what it printed."""
 
     code: int
     out: str
@@ -53,7 +53,7 @@ class Ended:
 
 
 class Folder:
-    """A folder to work in."""
+    """A working directory with agents, an eval set and handrail.toml."""
 
     def __init__(self, path: Path, toml: str = TOML) -> None:
         self.path = path
@@ -61,9 +61,9 @@ class Folder:
         (path / "cases.yaml").write_text(CASES)
         shutil.copy(Path(__file__).parent / "shop.py", path)
 
-    def handrail(self, *arguments: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ended:
-        """`handrail` with these arguments, once it has ended; `env` goes over the shell's environment."""
-        done = subprocess.run(
+    def handrail(self, *arguments: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> CommandResult:
+        """Runs `handrail` and waits for it; `env` overrides the shell's environment."""
+        process = subprocess.run(
             [PROGRAM, *arguments],
             cwd=self.path,
             env=environment(env or {}),
@@ -71,25 +71,25 @@ class Folder:
             capture_output=True,
             timeout=60,
         )
-        return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+        return CommandResult(process.returncode, process.stdout.decode(), process.stderr.decode())
 
     def runs(self) -> Sequence[RunView]:
-        """The runs that are in the folder's store; none where there is no store."""
+        """The runs in the directory's store; none if there is no store."""
         if not (self.path / "handrail.db").exists():
             return []
         database = Database.open("handrail.db", self.path)
         now = SystemClock().now()
         try:
-            return database.read_now(lambda conn: list_runs(conn, now, tenant=None, agent=None, limit=100, before=None))
+            return database.read_now(list_runs(now, tenant=None, agent=None, limit=100, before=None))
         finally:
             database.close()
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The shell's environment without what would change what the program does, and with `env`."""
+    """The shell's environment without variables that affect the program, updated with `env`."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(_OF_THE_DEVELOPER) and not name.endswith(("_API_KEY", "_AUTH_TOKEN"))
+        if not name.startswith(_DEVELOPER_PREFIXES) and not name.endswith(("_API_KEY", "_AUTH_TOKEN"))
     }
     return {**kept, **env}

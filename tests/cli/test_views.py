@@ -1,9 +1,9 @@
-"""The commands that show what is stored: for people, for programs, and where nothing is there yet."""
+"""The commands that list and show stored runs, traces and eval runs, as text and as JSON."""
 
 import pytest
 
 from handrail.config.settings import Settings
-from handrail.evals.eval_set.model import freeze
+from handrail.evals.eval_set.lock import freeze
 from handrail.kernel.clock import SystemClock
 from handrail.kernel.db.schema import REVISIONS
 from handrail.runs.runtime import Runtime, use_runtime
@@ -12,35 +12,35 @@ from tests.cli.terminal import Folder
 
 
 @pytest.fixture(scope="module")
-def filled(lasting: Folder) -> Folder:
-    """A folder whose set is frozen and whose store has an answered run of tenant acme and, later, a failed one."""
-    freeze(lasting.path / "cases.yaml", "first", SystemClock().now().date())
-    runtime = Runtime(Settings(base=lasting.path))
+def filled(shared_folder: Folder) -> Folder:
+    """A directory with a frozen eval set and a store with an answered run of acme and a later failed run of other."""
+    freeze(shared_folder.path / "cases.yaml", "first", SystemClock().now().date())
+    runtime = Runtime(Settings(base=shared_folder.path))
     with use_runtime(runtime):
         shop.echo.run_sync("hello", user="u-1", tenant="acme")
         shop.down.run_sync("hello", user="u-2", tenant="other")
     runtime.close()
-    return lasting
+    return shared_folder
 
 
 @pytest.mark.parametrize("group", ["runs", "traces", "eval"])
-def test_an_empty_list_says_what_to_do(folder: Folder, group: str) -> None:
-    """Where nothing is stored yet, a list names the command that makes something."""
-    ended = folder.handrail(group, "list")
-    assert (ended.code, ended.err) == (0, "")
-    assert ended.out.startswith("No ")
-    assert "`handrail " in ended.out
+def test_an_empty_list_gives_advice(folder: Folder, group: str) -> None:
+    """With an empty store, a list names the command that fills it."""
+    result = folder.handrail(group, "list")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("No ")
+    assert "`handrail " in result.out
 
 
 def test_the_list_of_runs_as_json(filled: Folder) -> None:
-    """Runs are listed newest first, with how they ended."""
+    """Runs are listed newest first, with status, path and fault."""
     failed, answered = filled.handrail("runs", "list", "--limit", "2", "--json").json
     assert (failed["agent"], failed["status"], failed["fault"]) == ("down", "failed", "model_unavailable")
     assert (answered["agent"], answered["status"], answered["path"]) == ("echo", "answered", "happy")
 
 
-def test_a_run_is_shown_with_its_question_and_its_spans(filled: Folder) -> None:
-    """A run's story has its input, its outcomes and its spans; the beginning of its id is enough."""
+def test_a_run_is_shown_with_its_input_and_its_spans(filled: Folder) -> None:
+    """A run is shown with its input, outcomes and spans; the beginning of its id is enough."""
     run = filled.runs()[-1]
     shown = filled.handrail("runs", "show", run.run_id[:-1], "--json").json
     assert (shown["run"]["run_id"], shown["input"]) == (run.run_id, "hello")
@@ -49,7 +49,7 @@ def test_a_run_is_shown_with_its_question_and_its_spans(filled: Folder) -> None:
 
 
 def test_ids_are_never_broken_in_a_table(filled: Folder) -> None:
-    """Ids stay on one line, also in 80 columns: they are there to be copied."""
+    """Ids stay on one line in 80 columns, so that they can be copied."""
     narrow = {"COLUMNS": "80"}
     runs, traces = filled.handrail("runs", "list", env=narrow), filled.handrail("traces", "list", env=narrow)
     for run in filled.runs():
@@ -58,7 +58,7 @@ def test_ids_are_never_broken_in_a_table(filled: Folder) -> None:
 
 
 def test_traces_as_json(filled: Folder) -> None:
-    """A trace is found by the list's id, and has what was said where that is asked for."""
+    """A listed trace is shown by its id, with `--content` including inputs and outputs."""
     [listed] = filled.handrail("traces", "list", "--tenant", "acme", "--json").json
     shown = filled.handrail("traces", "show", listed["trace_id"], "--content", "--json").json
     assert shown["trace"] == listed
@@ -68,10 +68,10 @@ def test_traces_as_json(filled: Folder) -> None:
 
 
 def test_an_eval_run_from_its_score_to_its_cases(filled: Folder) -> None:
-    """An eval run prints its score, is listed with it, and shows the wrong case first."""
-    ran = filled.handrail("eval", "run", "echo", "--json")
-    assert ran.code == 0
-    report = ran.json["report"]
+    """An eval run prints its score, is listed with it, and shows failed cases first."""
+    result = filled.handrail("eval", "run", "echo", "--json")
+    assert result.code == 0
+    report = result.json["report"]
     assert report["score"] == {"mean": 0.5, "error": 0.5, "cases": 2}
     [listed] = filled.handrail("eval", "list", "--json").json
     assert listed["eval_run"]["eval_run_id"] == report["eval_run_id"]
@@ -82,8 +82,8 @@ def test_an_eval_run_from_its_score_to_its_cases(filled: Folder) -> None:
     assert len(filled.handrail("eval", "show", report["eval_run_id"], "--json").json["trials"]) == 2
 
 
-def test_a_set_that_changed_is_not_run_before_it_is_frozen(folder: Folder) -> None:
-    """An unfrozen set ends in exit code 2 and the command to freeze it; that command's JSON names the lock."""
+def test_an_unfrozen_set_is_not_run(folder: Folder) -> None:
+    """An unfrozen set ends in exit code 2 and names the command that freezes it, whose JSON has the lock's hash."""
     refused = folder.handrail("eval", "run", "echo")
     assert refused.code == 2
     assert "handrail eval freeze echo --why" in refused.err
@@ -93,8 +93,8 @@ def test_a_set_that_changed_is_not_run_before_it_is_frozen(folder: Folder) -> No
     assert (folder.path / "cases.lock").read_text().count(frozen.json["hash"]) == 2
 
 
-def test_an_upgrade_says_where_the_tables_stood(folder: Folder) -> None:
-    """`db upgrade` makes the tables of a new store, and tells the version before and after."""
+def test_an_upgrade_reports_the_versions(folder: Folder) -> None:
+    """`db upgrade` creates the tables of a new store, and prints the version before and after."""
     upgraded = folder.handrail("db", "upgrade", "--json").json
     assert (upgraded["before"], upgraded["after"]) == (None, REVISIONS[-1])
     assert upgraded["store"].endswith("handrail.db")

@@ -4,56 +4,57 @@ from typing import Any
 
 import pytest
 
-from handrail.config.settings import Ceilings, Price, Settings, load_settings
+from handrail.config.settings import Ceilings, PriceOverride, Settings
+from handrail.config.sources import load_settings
 from handrail.kernel.errors import BadSettings
 
 
-def load(folder: Path, toml: str | bytes = "", env: dict[str, str] | None = None, **given: Any) -> Settings:
+def load(folder: Path, toml: str | bytes = "", env: dict[str, str] | None = None, **arguments: Any) -> Settings:
     (folder / "handrail.toml").write_bytes(toml.encode() if isinstance(toml, str) else toml)
-    return load_settings(folder, env or {}, **given)
+    return load_settings(folder, env or {}, **arguments)
 
 
-def refusal(folder: Path, toml: str | bytes = "", env: dict[str, str] | None = None, **given: Any) -> str:
+def refusal(folder: Path, toml: str | bytes = "", env: dict[str, str] | None = None, **arguments: Any) -> str:
     with pytest.raises(BadSettings) as caught:
-        load(folder, toml, env, **given)
+        load(folder, toml, env, **arguments)
     return str(caught.value)
 
 
 def test_defaults(tmp_path: Path) -> None:
-    """Without a file and variables the defaults hold and paths start from the current folder."""
+    """Without a file and variables the defaults apply, and paths are relative to the current folder."""
     assert load_settings(tmp_path, {}) == Settings(base=tmp_path)
 
 
 def test_sources_in_order(tmp_path: Path) -> None:
     """An argument comes before a variable, a variable before the file."""
-    toml = 'store = "file.db"\nmodel = "file"\ncache = "/kept"'
-    settings = load(tmp_path, toml, {"HANDRAIL_STORE": "env.db", "HANDRAIL_MODEL": "env"}, store="given.db")
-    assert (settings.store, settings.model, settings.cache) == ("given.db", "env", Path("/kept"))
+    toml = 'store = "file.db"\nmodel = "file"\ncache = "/cache"'
+    settings = load(tmp_path, toml, {"HANDRAIL_STORE": "env.db", "HANDRAIL_MODEL": "env"}, store="argument.db")
+    assert (settings.store, settings.model, settings.cache) == ("argument.db", "env", Path("/cache"))
 
 
 def test_process_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no environment and folder given, those of the process count."""
+    """With no environment and directory given, those of the process are used."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HANDRAIL_MODEL", "env")
     assert load_settings().model == "env"
     assert load_settings().base == tmp_path
 
 
-def test_variables_reach_into_tables(tmp_path: Path) -> None:
+def test_variables_set_entries_of_tables(tmp_path: Path) -> None:
     """A variable with two underscores changes one entry of a table and leaves the others."""
     toml = '[agents]\na = "m:a"\n[prices.big]\ninput = 3.10\noutput = 15\n'
     settings = load(tmp_path, toml, {"HANDRAIL_AGENTS__B": "m:b", "HANDRAIL_PRICES__BIG__OUTPUT": "16.5"})
     assert settings.agents == {"a": "m:a", "b": "m:b"}
-    assert settings.prices == {"big": Price(input=Decimal("3.10"), output=Decimal("16.5"))}
+    assert settings.prices == {"big": PriceOverride(input=Decimal("3.10"), output=Decimal("16.5"))}
 
 
-def test_an_empty_variable_is_none(tmp_path: Path) -> None:
-    """A variable set to nothing counts as not set."""
+def test_an_empty_variable_is_ignored(tmp_path: Path) -> None:
+    """An empty variable counts as unset."""
     assert load(tmp_path, 'model = "file"', {"HANDRAIL_MODEL": ""}).model == "file"
 
 
 def test_config_variable_names_the_file(tmp_path: Path) -> None:
-    """HANDRAIL_CONFIG finds the file from the current folder, and the file's own folder is the base."""
+    """HANDRAIL_CONFIG is relative to the current folder, and the file's own folder becomes the base."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "shop.toml").write_text('weights = "m.gguf"')
     settings = load_settings(tmp_path, {"HANDRAIL_CONFIG": "etc/shop.toml"})
@@ -61,14 +62,14 @@ def test_config_variable_names_the_file(tmp_path: Path) -> None:
     assert settings.weights == tmp_path / "etc" / "m.gguf"
 
 
-def test_config_variable_that_names_nothing(tmp_path: Path) -> None:
-    """A file that HANDRAIL_CONFIG names and that is not there is an error, not the defaults."""
+def test_config_variable_that_names_a_missing_file(tmp_path: Path) -> None:
+    """A missing file that HANDRAIL_CONFIG names is an error, not the defaults."""
     with pytest.raises(BadSettings, match=r"HANDRAIL_CONFIG names .*none\.toml"):
         load_settings(tmp_path, {"HANDRAIL_CONFIG": "none.toml"})
 
 
 def test_home_is_expanded(tmp_path: Path) -> None:
-    """A path that starts with a tilde is in the user's home."""
+    """A tilde at the start of a path becomes the user's home."""
     assert load(tmp_path, 'cache = "~/c"').cache == Path.home() / "c"
 
 
@@ -94,7 +95,7 @@ def test_unknown_key_of_a_price(tmp_path: Path) -> None:
     ],
 )
 def test_unknown_variable(tmp_path: Path, variable: str, advice: str) -> None:
-    """A HANDRAIL_ variable that means nothing is an error with its nearest match."""
+    """An unknown HANDRAIL_ variable is an error with its nearest match."""
     message = refusal(tmp_path, env={variable: "x"})
     assert variable in message
     assert advice in message
@@ -115,7 +116,7 @@ def test_malformed_file(tmp_path: Path, toml: str | bytes, place: str) -> None:
     assert place in message
 
 
-def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
+def test_a_directory_in_place_of_the_file(tmp_path: Path) -> None:
     """A handrail.toml that cannot be read is an error, not the defaults."""
     (tmp_path / "handrail.toml").mkdir()
     with pytest.raises(BadSettings, match="cannot be read"):
@@ -123,12 +124,12 @@ def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
 
 
 def test_byte_order_mark(tmp_path: Path) -> None:
-    """A file that an editor began with a byte order mark is read like any other."""
+    """A file that starts with a byte order mark is read like any other."""
     assert load(tmp_path, b'\xef\xbb\xbfmodel = "a"').model == "a"
 
 
 def test_every_problem_in_one_message(tmp_path: Path) -> None:
-    """All problems are told at once, each under the name that its author wrote."""
+    """All problems are reported at once, each with the name that its author wrote."""
     toml = 'modl = "a"\nstore = 5\n[prices.big]\ninput = -1'
     lines = refusal(tmp_path, toml, {"HANDRAIL_AGENTS__T": "shop", "HANDRAIL_WEIGTHS": "1"}, cache=5).splitlines()
     file = tmp_path / "handrail.toml"
@@ -165,7 +166,7 @@ def test_variable_that_is_not_json(tmp_path: Path) -> None:
     assert "secret" not in message
 
 
-def test_secrets_stay_inside(tmp_path: Path) -> None:
+def test_secrets_are_not_printed(tmp_path: Path) -> None:
     """The store's password is in neither the repr nor an error."""
     store = "postgresql://u:hunter2@db/handrail"
     settings = load(tmp_path, f'store = "{store}"')
@@ -175,14 +176,14 @@ def test_secrets_stay_inside(tmp_path: Path) -> None:
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
-    """Settings cannot be changed once loaded."""
+    """Loaded settings cannot be changed."""
     settings = load(tmp_path)
     with pytest.raises(ValueError, match="frozen"):
         settings.store = "other.db"  # type: ignore[misc]
 
 
 def test_ceilings_and_roles_are_tables(tmp_path: Path) -> None:
-    """Ceilings come from the file and the environment, each key by itself; roles name people."""
+    """Ceilings come from the file and the environment, each key separately; roles list names."""
     toml = '[ceilings]\nuser_day = 2.50\ntime_zone = "Europe/Berlin"\n[roles]\nsupport-lead = ["mia", "tom"]\n'
     settings = load(tmp_path, toml, {"HANDRAIL_CEILINGS__TENANT_MONTH": "300"})
     assert settings.ceilings == Ceilings(user_day=Decimal("2.50"), tenant_month=Decimal(300), time_zone="Europe/Berlin")
@@ -190,7 +191,7 @@ def test_ceilings_and_roles_are_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "problem"),
     [
         ('time_zone = "Mars/Olympus"', "time zone of the IANA database"),
         ("user_day = -1", "greater than or equal to 0"),
@@ -198,8 +199,8 @@ def test_ceilings_and_roles_are_tables(tmp_path: Path) -> None:
         ("user_days = 2", "did you mean user_day"),
     ],
 )
-def test_a_ceiling_that_is_none_is_named(tmp_path: Path, line: str, said: str) -> None:
-    """A bad ceiling is refused with its key and with what would be right."""
-    found = refusal(tmp_path, f"[ceilings]\n{line}\n")
-    assert "ceilings." in found
-    assert said in found
+def test_an_invalid_ceiling_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    """An invalid ceiling is refused with its key and what would be valid."""
+    message = refusal(tmp_path, f"[ceilings]\n{line}\n")
+    assert "ceilings." in message
+    assert problem in message

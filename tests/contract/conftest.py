@@ -1,4 +1,4 @@
-"""Every test here runs on SQLite and on Postgres."""
+"""Fixtures of the store tests, which run on SQLite and on Postgres."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +12,14 @@ from handrail.kernel.db.schema import upgrade
 
 @pytest.fixture
 def address(store_url: str) -> str:
-    """The address of a store whose tables are there."""
+    """The address of a store with its tables."""
     _upgrade(store_url)
     return store_url
 
 
 @pytest.fixture
 def database(address: str) -> Iterator[Database]:
-    """An open store, empty but for its tables."""
+    """An open store with empty tables."""
     opened = Database.open(address)
     yield opened
     opened.close()

@@ -1,4 +1,4 @@
-"""A baseline out of a file, whatever the engine."""
+"""Importing a baseline file into the store, on every engine."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handrail.evals.store.baseline_file import Carried, bring_in
+from handrail.evals.store.baseline_file import BaselineFile, import_baseline_file
 from handrail.evals.store.baselines import Baseline, list_baselines
 from handrail.evals.store.eval_runs import EvalRunView, list_eval_runs, load_eval_run
 from handrail.kernel.db.database import Database
@@ -34,33 +34,33 @@ BASELINE = Baseline(
     at=NOW,
     scored_by={"exact": "e"},
 )
-MADE = (trial("late", True), trial("twice", False, observed={"category": None, "said": "\x00 é \u2028", "n": 2**70}))
-CARRIED = Carried(path=Path("b.jsonl"), baseline=BASELINE, view=VIEW, trials=MADE)
+TRIALS = (trial("late", True), trial("twice", False, observed={"category": None, "reply": "\x00 é \u2028", "n": 2**70}))
+BASELINE_FILE = BaselineFile(path=Path("b.jsonl"), baseline=BASELINE, view=VIEW, trials=TRIALS)
 
 
-async def test_a_file_is_brought_in_once(database: Database) -> None:
-    """The same file twice adds nothing, and what is read back is what it held."""
+async def test_a_file_is_imported_once(database: Database) -> None:
+    """Importing a file again adds nothing, and the stored baseline is that of the file."""
     for _ in range(2):
-        await database.write(bring_in(CARRIED))
-    assert await database.read(lambda conn: list_baselines(conn, "a", 9)) == [BASELINE]
-    assert await database.read(lambda conn: list_eval_runs(conn, "a", 9)) == [VIEW]
-    assert await database.read(lambda conn: load_eval_run(conn, "eval_1")) == (VIEW, list(MADE))
+        await database.write(import_baseline_file(BASELINE_FILE))
+    assert await database.read(list_baselines("a", 9)) == [BASELINE]
+    assert await database.read(list_eval_runs("a", 9)) == [VIEW]
+    assert await database.read(load_eval_run("eval_1")) == (VIEW, list(TRIALS))
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "file",
     [
-        replace(CARRIED, trials=(trial("late", False), MADE[1])),
-        replace(CARRIED, trials=MADE[:1]),
-        replace(CARRIED, baseline=replace(BASELINE, by="ben")),
+        replace(BASELINE_FILE, trials=(trial("late", False), TRIALS[1])),
+        replace(BASELINE_FILE, trials=TRIALS[:1]),
+        replace(BASELINE_FILE, baseline=replace(BASELINE, by="ben")),
     ],
 )
-async def test_what_is_there_is_not_written_over(database: Database, changed: Carried) -> None:
-    """A file with another content for the same eval run or baseline is refused, and the store stays as it was."""
-    await database.write(bring_in(CARRIED))
+async def test_stored_baselines_are_not_overwritten(database: Database, file: BaselineFile) -> None:
+    """A file with different content for the same eval run or baseline is refused, and the store is not changed."""
+    await database.write(import_baseline_file(BASELINE_FILE))
     with pytest.raises(
-        BadInput, match=r"b.jsonl: the store has eval run eval_1 with another content .*--write b.jsonl"
+        BadInput, match=r"b.jsonl: the store has eval run eval_1 with different content; .*--write b.jsonl"
     ):
-        await database.write(bring_in(changed))
-    assert await database.read(lambda conn: load_eval_run(conn, "eval_1")) == (VIEW, list(MADE))
-    assert await database.read(lambda conn: list_baselines(conn, "a", 9)) == [BASELINE]
+        await database.write(import_baseline_file(file))
+    assert await database.read(load_eval_run("eval_1")) == (VIEW, list(TRIALS))
+    assert await database.read(list_baselines("a", 9)) == [BASELINE]

@@ -1,4 +1,4 @@
-"""What the writer and the readers promise, whatever the store."""
+"""The writer and the readers of a store, on every engine."""
 
 import asyncio
 import threading
@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, select, text
 
+import handrail.evals.store.labels
 import handrail.server.app
 from handrail.kernel.db.database import Database
 from handrail.kernel.db.engine import store_url
@@ -24,33 +25,33 @@ def _keys(conn: Connection) -> list[str]:
     return list(conn.execute(select(jobs.c.key).order_by(jobs.c.key)).scalars())
 
 
-def _boom(_conn: Connection) -> None:
-    raise RuntimeError("boom")
+def _fail(_conn: Connection) -> None:
+    raise RuntimeError("failed")
 
 
-async def test_results_of_a_call_come_back_in_the_order_of_its_operations(database: Database) -> None:
+async def test_results_are_in_the_order_of_the_operations(database: Database) -> None:
     """A call returns what each of its operations returned, in order."""
     results = await database.write(lambda _conn: 1, lambda _conn: "two", lambda _conn: None)
     assert results == [1, "two", None]
 
 
 async def test_a_call_is_all_or_nothing(database: Database) -> None:
-    """When one operation raises, what the call wrote before it is gone and the error is the caller's."""
-    with pytest.raises(RuntimeError, match="boom"):
-        await database.write(enqueue("test", "a", {}, NOW), _boom)
+    """If one operation raises, the whole call is rolled back and the caller gets the exception."""
+    with pytest.raises(RuntimeError, match="failed"):
+        await database.write(enqueue("test", "a", {}, NOW), _fail)
     assert await database.read(_keys) == []
 
 
-async def test_a_failing_call_leaves_its_neighbours_alone(database: Database) -> None:
-    """Of calls that arrive together, one that fails takes none of the others with it."""
-    calls = [database.write(enqueue("test", f"{n:02}", {}, NOW), *([_boom] if n % 3 == 0 else [])) for n in range(12)]
+async def test_a_failing_call_does_not_affect_others(database: Database) -> None:
+    """Of concurrent calls, one that fails does not roll back the others."""
+    calls = [database.write(enqueue("test", f"{n:02}", {}, NOW), *([_fail] if n % 3 == 0 else [])) for n in range(12)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [isinstance(result, RuntimeError) for result in results] == [n % 3 == 0 for n in range(12)]
     assert await database.read(_keys) == [f"{n:02}" for n in range(12) if n % 3]
 
 
 async def test_a_committed_write_is_seen_by_another_connection(database: Database, address: str) -> None:
-    """What write returned for is there for a second opening of the same store."""
+    """A write that returned is visible to a second connection to the same store."""
     await database.write(enqueue("test", "a", {}, NOW))
     other = Database.open(address)
     try:
@@ -60,38 +61,38 @@ async def test_a_committed_write_is_seen_by_another_connection(database: Databas
 
 
 async def test_a_read_is_one_snapshot(database: Database) -> None:
-    """A read that began before a write does not see it, even in a second query."""
-    began, go_on = threading.Event(), threading.Event()
+    """A read that started before a write does not see it, even in a second query."""
+    started, resume = threading.Event(), threading.Event()
 
     def twice(conn: Connection) -> tuple[list[str], list[str]]:
         first = _keys(conn)
-        began.set()
-        go_on.wait()
+        started.set()
+        resume.wait()
         return first, _keys(conn)
 
     reading = asyncio.create_task(database.read(twice))
-    await asyncio.to_thread(began.wait)
+    await asyncio.to_thread(started.wait)
     await database.write(enqueue("test", "a", {}, NOW))
-    go_on.set()
+    resume.set()
     assert await reading == ([], [])
     assert await database.read(_keys) == ["a"]
 
 
 async def test_a_reader_cannot_write(database: Database) -> None:
-    """A read that tries to write is refused, and changes nothing."""
+    """A read that tries to write raises StoreReadOnly and changes nothing."""
     with pytest.raises(StoreReadOnly):
         await database.read(enqueue("test", "a", {}, NOW))
     assert await database.read(_keys) == []
 
 
-async def test_several_openings_write_at_once(database: Database, address: str) -> None:
-    """Two openings of one store, writing side by side, lose nothing."""
+async def test_concurrent_writes_of_two_databases(database: Database, address: str) -> None:
+    """Two open databases of one store that write concurrently lose nothing."""
     other = Database.open(address)
     try:
         calls = [
-            opened.write(enqueue("test", f"{name}-{n:02}", {}, NOW))
+            writer.write(enqueue("test", f"{name}-{n:02}", {}, NOW))
             for n in range(30)
-            for name, opened in (("a", database), ("b", other))
+            for name, writer in (("a", database), ("b", other))
         ]
         await asyncio.gather(*calls)
     finally:
@@ -100,14 +101,15 @@ async def test_several_openings_write_at_once(database: Database, address: str) 
 
 
 def test_threads_without_a_loop_may_write(database: Database) -> None:
-    """write_now and read_now serve callers that have no event loop."""
+    """write_now and read_now work without an event loop."""
     assert database.write_now(enqueue("test", "a", {}, NOW)) == [True]
     assert database.read_now(_keys) == ["a"]
 
 
-def test_the_migrations_make_the_tables_that_the_slices_declare(address: str) -> None:
-    """The migrated store and the declared tables do not differ."""
+def test_the_migrations_create_the_declared_tables(address: str) -> None:
+    """The migrated store and the tables that the packages declare do not differ."""
     assert handrail.server.app
+    assert handrail.evals.store.labels
     engine = create_engine(store_url(address, Path()))
     with engine.connect() as conn:
         assert compare_metadata(MigrationContext.configure(conn), metadata) == []
@@ -119,18 +121,21 @@ def test_upgrading_twice_changes_nothing(address: str) -> None:
     assert upgrade(store_url(address, Path())) == (REVISIONS[-1], REVISIONS[-1])
 
 
-def test_a_newer_store_is_refused(address: str) -> None:
-    """A store that a later version wrote is left alone, with the way out named."""
+@pytest.mark.parametrize("version", ["9999", "0010"])
+def test_an_unknown_version_is_refused(address: str, version: str) -> None:
+    """A store of a later version, or from before the first release, is refused with advice."""
     engine = create_engine(store_url(address, Path()))
     with engine.begin() as conn:
-        conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        conn.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
     engine.dispose()
-    with pytest.raises(StoreNewer, match="upgrade Handrail"):
+    with pytest.raises(StoreNewer, match=r"upgrade Handrail if .*, else name another store"):
         Database.open(address)
+    with pytest.raises(StoreNewer):
+        upgrade(store_url(address, Path()))
 
 
-def test_only_sqlite_is_brought_up_to_date_by_itself(store_url: str) -> None:
-    """Opening an empty SQLite file makes its tables; an empty Postgres is refused with the command that does."""
+def test_only_sqlite_is_upgraded_automatically(store_url: str) -> None:
+    """Opening an empty SQLite file creates its tables; for an empty Postgres the error names the command."""
     if store_url.startswith("sqlite"):
         Database.open(store_url).close()
     else:

@@ -1,4 +1,4 @@
-"""What the jobs promise, whatever the store."""
+"""Background jobs, on every engine."""
 
 import asyncio
 from datetime import timedelta
@@ -11,7 +11,7 @@ NOW = VirtualClock().now()
 LEASE = timedelta(seconds=30)
 
 
-async def test_a_key_is_taken_once(database: Database) -> None:
+async def test_a_key_is_unique(database: Database) -> None:
     """Enqueuing a key again, also after the job is done, adds nothing."""
     first = await database.write(enqueue("mail", "k", {"n": 1}, NOW))
     second = await database.write(enqueue("mail", "k", {"n": 2}, NOW))
@@ -32,8 +32,8 @@ async def test_a_job_is_not_claimed_before_it_is_due(database: Database) -> None
     assert job.key == "k"
 
 
-async def test_the_job_due_longest_comes_first(database: Database) -> None:
-    """Claims go by due time, then by key."""
+async def test_the_longest_due_job_comes_first(database: Database) -> None:
+    """Jobs are claimed in the order of their due times, then of their keys."""
     for key, minutes in (("b", 2), ("a", 2), ("c", 1)):
         await database.write(enqueue("mail", key, {}, NOW + timedelta(minutes=minutes)))
     late = NOW + timedelta(hours=1)
@@ -41,40 +41,40 @@ async def test_the_job_due_longest_comes_first(database: Database) -> None:
     assert order == ["c", "a", "b"]
 
 
-async def test_claims_at_the_same_moment_share_no_job(database: Database) -> None:
-    """Twenty claims at once of ten jobs get each job exactly once."""
+async def test_concurrent_claims(database: Database) -> None:
+    """Of ten jobs, twenty concurrent claims get each exactly once."""
     await database.write(*(enqueue("mail", f"{n:02}", {}, NOW) for n in range(10)))
     claims = [database.write(claim(["mail"], f"w{n}", NOW, LEASE)) for n in range(20)]
     jobs = [job for [job] in await asyncio.gather(*claims) if job is not None]
-    # On Postgres a claim may skip a job that another transaction holds just then, and find none.
-    while (found := (await database.write(claim(["mail"], "late", NOW, LEASE)))[0]) is not None:
-        jobs.append(found)
+    # On Postgres a claim may skip a job that another transaction is holding, and return none.
+    while (job := (await database.write(claim(["mail"], "late", NOW, LEASE)))[0]) is not None:
+        jobs.append(job)
     assert sorted(job.key for job in jobs) == [f"{n:02}" for n in range(10)]
 
 
-async def test_a_lease_that_ran_out_is_somebody_elses(database: Database) -> None:
-    """A worker that comes back after its lease has lost the job, and ending it changes nothing."""
+async def test_a_job_with_an_expired_lease(database: Database) -> None:
+    """Once its lease has expired a job can be claimed again, and the first worker can no longer finish it."""
     await database.write(enqueue("mail", "k", {}, NOW))
     [lost] = await database.write(claim(["mail"], "w", NOW, LEASE))
     assert await database.write(claim(["mail"], "w", NOW + LEASE / 2, LEASE)) == [None]
     [held] = await database.write(claim(["mail"], "w", NOW + LEASE, LEASE))
-    assert (held.key, held.attempts) == ("k", 2)
+    assert (held.key, held.attempts, held.lost_worker) == ("k", 2, "w")
     assert await database.write(finish(lost)) == [False]
     assert await database.write(finish(held)) == [True]
 
 
-async def test_a_job_given_back_comes_again_later(database: Database) -> None:
+async def test_a_retried_job_is_due_later(database: Database) -> None:
     """A job that is retried keeps its count of attempts and waits for its new time."""
     await database.write(enqueue("mail", "k", {}, NOW))
     [job] = await database.write(claim(["mail"], "w", NOW, LEASE))
     assert await database.write(retry_later(job, NOW + LEASE, "no answer")) == [True]
     assert await database.write(claim(["mail"], "w", NOW, LEASE)) == [None]
     [again] = await database.write(claim(["mail"], "w", NOW + LEASE, LEASE))
-    assert again.attempts == 2
+    assert (again.attempts, again.lost_worker) == (2, None)
 
 
 async def test_a_dead_job_is_never_claimed_again(database: Database) -> None:
-    """A job that was given up stays given up."""
+    """A job that was given up is never claimed again."""
     await database.write(enqueue("mail", "k", {}, NOW))
     [job] = await database.write(claim(["mail"], "w", NOW, LEASE))
     await database.write(give_up(job, "no such address"))

@@ -1,96 +1,101 @@
-"""What OTLP brings is in the store when its request is answered, whatever the store."""
+"""Spans that arrive over OTLP are stored before the response, on every engine."""
 
 import asyncio
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from handrail.kernel.db.database import Database
-from handrail.kernel.db.group_writer import Op
+from handrail.kernel.db.operation import Operation
 from handrail.traces import semconv
 from handrail.traces.analysis.tree import span_tree
-from handrail.traces.otlp.ingest import BATCH, Received, ingest, read_otlp
+from handrail.traces.otlp.ingest import WRITE_BATCH_SPANS, OtlpBatch, decode_request, ingest
 from handrail.traces.store.spans import load_payload, load_trace, spans
 from tests.traces.otlp_samples import PROTOBUF, protobuf, span
 
 TRACE = "07" * 16
 
 
-def read(*sent: Any, tenant: str = "acme") -> Received:
-    return read_otlp(protobuf(*sent), PROTOBUF, None, tenant, lambda *_: None)
+def read(*otlp_spans: Any, tenant: str = "acme") -> OtlpBatch:
+    return decode_request(protobuf(*otlp_spans), PROTOBUF, None, tenant, lambda *_: None)
 
 
 def count(conn: Connection) -> int:
     return conn.execute(select(func.count()).select_from(spans)).scalar_one()
 
 
-async def test_all_of_a_request_is_there(database: Database) -> None:
+async def test_a_request_is_stored_whole(database: Database) -> None:
     """A request of several batches is stored whole, and its spans are counted."""
-    assert await ingest(database, read(*(span(n) for n in range(1, 2 * BATCH + 2)))) == 2 * BATCH + 1
-    assert await database.read(count) == 2 * BATCH + 1
-    assert await ingest(database, Received([])) == 0
+    assert (
+        await ingest(database, read(*(span(n) for n in range(1, 2 * WRITE_BATCH_SPANS + 2))))
+        == 2 * WRITE_BATCH_SPANS + 1
+    )
+    assert await database.read(count) == 2 * WRITE_BATCH_SPANS + 1
+    assert await ingest(database, OtlpBatch([])) == 0
 
 
 async def test_a_request_sent_again(database: Database) -> None:
-    """A request that is sent again, as senders do that had no answer, changes nothing."""
+    """A request that is sent again, as after a lost response, changes nothing."""
     sent = read(span(1, {"gen_ai.operation.name": "chat", "input.value": "hi"}), span(2))
     assert await ingest(database, sent) == 2
-    before = await database.read(partial(load_trace, trace_id=TRACE, tenant=None))
+    before = await database.read(load_trace(trace_id=TRACE, tenant=None))
     assert await ingest(database, read(span(1, {"input.value": "other"}), span(2), span(3))) == 1
-    _, [first, *_] = await database.read(partial(load_trace, trace_id=TRACE, tenant=None))
+    _, [first, *_] = await database.read(load_trace(trace_id=TRACE, tenant=None))
     assert first == before[1][0]
 
 
-async def test_senders_at_once(database: Database) -> None:
-    """Requests that arrive together, with spans in common, store each span once."""
+async def test_concurrent_senders(database: Database) -> None:
+    """Concurrent requests with spans in common store each span once."""
     requests = [read(*(span(n) for n in range(first, first + 30))) for first in range(1, 121, 15)]
-    new = await asyncio.gather(*(ingest(database, each) for each in requests))
+    new = await asyncio.gather(*(ingest(database, row) for row in requests))
     assert sum(new) == await database.read(count) == 135
 
 
-class Watched(Database):
-    """A store that knows how many writes were under way at once."""
+class CountingDatabase(Database):
+    """A store that counts concurrent writes."""
 
-    under_way = 0
-    most = 0
+    in_flight = 0
+    peak = 0
 
-    async def write(self, *ops: Op) -> list[Any]:
-        self.under_way += 1
-        self.most = max(self.most, self.under_way)
+    async def write(self, *ops: Operation[Any]) -> list[Any]:
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
         try:
             return await super().write(*ops)
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
 
 
 async def test_one_batch_at_a_time(address: str) -> None:
-    """However many send, one batch is being written, so that a run's hold waits behind no more than that."""
-    watched = Watched.open(address)
-    requests = [read(*(span(n) for n in range(first, first + BATCH))) for first in range(1, 8 * BATCH, BATCH)]
+    """One batch is written at a time, so that a run's hold waits for one batch only."""
+    counting = CountingDatabase.open(address)
+    requests = [
+        read(*(span(n) for n in range(first, first + WRITE_BATCH_SPANS)))
+        for first in range(1, 8 * WRITE_BATCH_SPANS, WRITE_BATCH_SPANS)
+    ]
     try:
-        await asyncio.gather(*(ingest(watched, each) for each in requests))
+        await asyncio.gather(*(ingest(counting, row) for row in requests))
     finally:
-        watched.close()
-    assert isinstance(watched, Watched)
-    assert watched.most == 1
+        counting.close()
+    assert isinstance(counting, CountingDatabase)
+    assert counting.peak == 1
 
 
 async def test_late_parents(database: Database) -> None:
-    """Children that arrive before their parents hang below them once these have come."""
-    below = span(2, parent_span_id=(1).to_bytes(8))
-    await ingest(database, read(span(3, parent_span_id=(2).to_bytes(8)), below))
-    _, found = await database.read(partial(load_trace, trace_id=TRACE, tenant="acme"))
-    [orphan] = span_tree(found)
+    """Children that arrive before their parents are below them once these have arrived."""
+    child = span(2, parent_span_id=(1).to_bytes(8))
+    await ingest(database, read(span(3, parent_span_id=(2).to_bytes(8)), child))
+    _, loaded = await database.read(load_trace(trace_id=TRACE, tenant="acme"))
+    [orphan] = span_tree(loaded)
     assert (orphan.span.span_id, orphan.orphan) == (f"{2:016x}", True)
     await ingest(database, read(span(1)))
-    _, found = await database.read(partial(load_trace, trace_id=TRACE, tenant="acme"))
-    [root] = span_tree(found)
+    _, loaded = await database.read(load_trace(trace_id=TRACE, tenant="acme"))
+    [root] = span_tree(loaded)
     assert (root.orphan, root.children[0].children[0].span.span_id) == (False, f"{3:016x}")
 
 
-async def test_what_a_store_does_not_take(database: Database) -> None:
-    """Null characters, halves of pairs, the longest numbers and endless texts are stored, or what can be of them."""
+async def test_values_that_cannot_be_stored(database: Database) -> None:
+    """Null characters, lone surrogates, huge numbers and very long texts are stored as well as possible."""
     odd = {
         "gen_ai.operation.name": "chat",
         "user.id": "u\0",
@@ -107,19 +112,19 @@ async def test_what_a_store_does_not_take(database: Database) -> None:
     }
     latest = span(2, end_time_unix_nano=2**63 - 1)
     assert await ingest(database, read(span(1, odd, name="n\0"), latest)) == 2
-    _, found = await database.read(partial(load_trace, trace_id=TRACE, tenant="acme"))
-    first = next(each for each in found if each.name.startswith("n"))
+    _, loaded = await database.read(load_trace(trace_id=TRACE, tenant="acme"))
+    first = next(row for row in loaded if row.name.startswith("n"))
     assert (first.user, first.model, first.error_type, first.name) == ("u\ufffd", "m\ufffd", "e\ufffd", "n\ufffd")
     assert first.attributes["gen_ai.usage.input_tokens"] == 2**63 - 1
     assert first.attributes["x\0"] == "y\0"
     assert first.attributes[semconv.TENANT] == "\ufffd"
-    assert await database.read(partial(load_payload, trace_id=TRACE, span_id=first.span_id)) is not None
+    assert await database.read(load_payload(trace_id=TRACE, span_id=first.span_id)) is not None
 
 
 async def test_tenants_by_key(database: Database) -> None:
-    """One tenant's spans are nobody else's to see, also where they name the other's trace and tenant."""
+    """A tenant's spans are visible to that tenant only, even if they name another's trace and tenant."""
     await ingest(database, read(span(1), tenant="acme"))
     await ingest(database, read(span(2, {"tenant.id": "acme"}), tenant="other"))
     for tenant, number in (("acme", 1), ("other", 2)):
-        _, [found] = await database.read(partial(load_trace, trace_id=TRACE, tenant=tenant))
-        assert found.span_id == f"{number:016x}"
+        _, [loaded] = await database.read(load_trace(trace_id=TRACE, tenant=tenant))
+        assert loaded.span_id == f"{number:016x}"

@@ -1,4 +1,4 @@
-"""What the store of approvals and verdicts promises, whatever the engine."""
+"""The stores of approvals and feedback, on every engine."""
 
 import asyncio
 import threading
@@ -15,17 +15,16 @@ from handrail.kernel.db.jobs import Job, claim, jobs
 from handrail.kernel.errors import NotFound
 from handrail.review.approvals.errors import AlreadyDecided, NotPermitted, StillExecuting
 from handrail.review.approvals.model import (
-    EXECUTING,
-    EXPIRES,
+    DECISION_PERIOD,
+    EXECUTION_LEASE,
     AlreadyExecuted,
     Approval,
     Execute,
     NotApproved,
-    Unknown,
+    UnknownEffect,
     digest,
 )
 from handrail.review.approvals.store import (
-    approvals_of,
     begin,
     complete,
     decide,
@@ -33,15 +32,16 @@ from handrail.review.approvals.store import (
     fail,
     list_approvals,
     load_approval,
+    load_approvals,
     propose,
     recover,
-    renew_executing,
+    renew_execution,
     withdraw,
 )
-from handrail.review.feedback import Verdict, give_verdict, list_verdicts, used_in_case, verdicts_of
+from handrail.review.feedback import Feedback, add_feedback, list_feedback, load_feedback, mark_used_in_case
 from tests.review.samples import ARGUMENTS, DIGEST, NOW, ROLES, approval
 
-LATE = NOW + EXPIRES
+LATE = NOW + DECISION_PERIOD
 MINUTE = timedelta(minutes=1)
 
 
@@ -50,43 +50,43 @@ def approve(approval_id: str = "apr_1", person: str = "ann") -> Any:
 
 
 async def _load(database: Database, approval_id: str = "apr_1") -> Approval:
-    return await database.read(lambda conn: load_approval(conn, approval_id))
+    return await database.read(load_approval(approval_id))
 
 
-async def _ids(database: Database, **which: Any) -> list[str]:
-    asked = {"state": None, "tenant": None, "limit": 10, "before": None, **which}
-    return [each.approval_id for each in await database.read(lambda conn: list_approvals(conn, **asked))]
+async def _ids(database: Database, **overrides: Any) -> list[str]:
+    filters = {"state": None, "tenant": None, "limit": 10, "before": None, **overrides}
+    return [listed.approval_id for listed in await database.read(list_approvals(**filters))]
 
 
 def _resumes(conn: Connection) -> Sequence[str]:
     return conn.execute(select(jobs.c.key).where(jobs.c.kind == "resume_run").order_by(jobs.c.key)).scalars().all()
 
 
-async def test_an_approval_comes_back_as_it_was_proposed(database: Database) -> None:
-    """Every field comes back, arguments included whatever their text, by id, by the id's beginning and by run."""
+async def test_an_approval_is_loaded_as_proposed(database: Database) -> None:
+    """An approval is loaded as it was proposed, with any text in its arguments, by id or run; a prefix is unique."""
     odd = {"nul": "a\x00b", "half": "\ud83d", "ключ": [None, True, 1.5, {"b": 1, "a": 2}], "large": 2**70}
     proposed = approval(arguments=odd, digest=digest("refund", odd), idempotent=True, approver="requester", round=3)
     await database.write(propose([proposed, approval("apr_2", run_id="run_2")]))
     assert await _load(database) == proposed
-    assert await database.read(lambda conn: approvals_of(conn, "run_1")) == [proposed]
+    assert await database.read(load_approvals("run_1")) == [proposed]
     with pytest.raises(NotFound, match=r"several .* begin with 'apr_'; `handrail approvals list`"):
         await _load(database, "apr_")
     with pytest.raises(NotFound, match=r"no approval .* 'apr_3'; `handrail approvals list`"):
         await _load(database, "apr_3")
 
 
-async def test_a_tenant_sees_its_own_approvals(database: Database) -> None:
-    """With a tenant, another's approval is not found and not listed."""
+async def test_a_tenant_gets_its_own_approvals(database: Database) -> None:
+    """Another tenant's approval is neither found nor listed."""
     await database.write(propose([approval(), approval("apr_2", tenant="other")]))
     with pytest.raises(NotFound):
-        await database.read(lambda conn: load_approval(conn, "apr_2", "acme"))
-    assert (await database.read(lambda conn: load_approval(conn, "apr", "other"))).approval_id == "apr_2"
+        await database.read(load_approval("apr_2", "acme"))
+    assert (await database.read(load_approval("apr", "other"))).approval_id == "apr_2"
     assert await _ids(database, tenant="acme") == ["apr_1"]
     assert await _ids(database, hidden=["acme"]) == ["apr_2"]
 
 
-async def test_the_approval_that_waits_longest_comes_first(database: Database) -> None:
-    """Lists go by the time of the proposal, then by id, in pages, and can be had for one state."""
+async def test_the_longest_waiting_approval_comes_first(database: Database) -> None:
+    """Lists are ordered by the time of the proposal and then by id, in pages, and can be limited to a state."""
     await database.write(
         propose([approval("c"), approval("b", proposed_at=NOW + MINUTE), approval("a", proposed_at=NOW + MINUTE)])
     )
@@ -99,8 +99,8 @@ async def test_the_approval_that_waits_longest_comes_first(database: Database) -
         await _ids(database, before="x")
 
 
-async def test_a_proposal_brings_the_job_that_ends_it(database: Database) -> None:
-    """For each approval a job is due when it expires, written with it or not at all."""
+async def test_a_proposal_enqueues_its_expiry(database: Database) -> None:
+    """Each approval is stored together with a job that is due when it expires."""
     await database.write(propose([approval()]))
     [early] = await database.write(claim(["expire_approval"], "w", LATE - MINUTE, MINUTE))
     [job] = await database.write(claim(["expire_approval"], "w", LATE, MINUTE))
@@ -109,8 +109,8 @@ async def test_a_proposal_brings_the_job_that_ends_it(database: Database) -> Non
     assert (job.key, job.payload) == ("expire:apr_1", {"approval_id": "apr_1"})
 
 
-async def test_a_decision_is_kept_with_who_when_and_why(database: Database) -> None:
-    """A decision gives the approval as decided, and so it is stored; a note may hold what no text column takes."""
+async def test_a_decision_is_stored(database: Database) -> None:
+    """A decision returns the approval as stored; characters that cannot be stored are escaped in its note."""
     await database.write(propose([approval()]))
     [decided] = await database.write(decide("apr_1", "denied", "bob", ROLES, "no\x00\ud83d", NOW + MINUTE))
     note = "no\\x00\\ud83d"
@@ -118,10 +118,10 @@ async def test_a_decision_is_kept_with_who_when_and_why(database: Database) -> N
     assert await _load(database) == decided
 
 
-async def test_only_who_may_decide_decides(database: Database) -> None:
-    """A person without the role is told who may, and nothing changes; neither does it for an id that is none."""
+async def test_only_approvers_may_decide(database: Database) -> None:
+    """A decision without the role or for an unknown id is refused, and nothing changes."""
     await database.write(propose([approval()]))
-    with pytest.raises(NotPermitted, match=r"eve may not decide it; only who has the role lead .* ann, bob"):
+    with pytest.raises(NotPermitted, match=r"eve may not decide it; only members of the role lead .* ann, bob"):
         await database.write(approve(person="eve"))
     with pytest.raises(NotFound, match="no approval apr_2"):
         await database.write(approve("apr_2"))
@@ -129,9 +129,8 @@ async def test_only_who_may_decide_decides(database: Database) -> None:
     assert await database.read(_resumes) == []
 
 
-async def test_a_decision_stands(database: Database) -> None:
-    """Who decides second is told by whom, when and how it was decided, and who withdraws or lets expire changes
-    nothing."""
+async def test_a_decision_is_final(database: Database) -> None:
+    """A second decision is refused with the first one, and withdrawing or expiring changes nothing."""
     await database.write(propose([approval()]))
     [decided] = await database.write(approve())
     with pytest.raises(AlreadyDecided, match=r"approved by ann at 2026-01-01T00:01:00"):
@@ -140,10 +139,10 @@ async def test_a_decision_stands(database: Database) -> None:
     assert await _load(database) == decided
 
 
-async def test_after_its_time_nobody_decides(database: Database) -> None:
-    """From its expiry on a decision is refused; the row expires by the job, not before its time, and once."""
+async def test_an_expired_approval(database: Database) -> None:
+    """From its expiry on a decision is refused; the approval expires once, and not before its time."""
     await database.write(propose([approval()]))
-    with pytest.raises(AlreadyDecided, match=r"open until 2026-01-04T00:00:00.00:00, and expired then"):
+    with pytest.raises(AlreadyDecided, match=r"expired at 2026-01-04T00:00:00.00:00"):
         await database.write(decide("apr_1", "approved", "ann", ROLES, None, LATE))
     assert await database.write(expire("apr_1", LATE - MINUTE), expire("apr_1", LATE)) == [False, True]
     assert await database.write(expire("apr_1", LATE)) == [False]
@@ -152,7 +151,7 @@ async def test_after_its_time_nobody_decides(database: Database) -> None:
 
 
 async def test_the_last_decision_of_a_round_resumes_the_run(database: Database) -> None:
-    """Denied, expired and approved all count; the job is due at once, and other rounds and runs do not matter."""
+    """Once all approvals of a round are approved, denied or expired, a job resumes the run."""
     waiting = [approval("b", round=2), approval("c", run_id="run_2")]
     await database.write(propose([approval("a1"), approval("a2"), approval("a3", expires_at=NOW), *waiting]))
     await database.write(decide("a1", "denied", "ann", ROLES, None, NOW), expire("a3", NOW))
@@ -165,8 +164,8 @@ async def test_the_last_decision_of_a_round_resumes_the_run(database: Database) 
     assert await database.read(_resumes) == ["resume:run_1:1", "resume:run_1:2"]
 
 
-async def test_two_last_decisions_at_once_resume_the_run(database: Database) -> None:
-    """Where two people decide the two approvals of a round in transactions that overlap, the run is resumed."""
+async def test_concurrent_last_decisions_resume_the_run(database: Database) -> None:
+    """If both approvals of a round are decided in overlapping transactions, the run is resumed."""
     await database.write(propose([approval("a"), approval("b")]))
     decided = threading.Event()
 
@@ -175,7 +174,7 @@ async def test_two_last_decisions_at_once_resume_the_run(database: Database) -> 
         if conn.dialect.name == "sqlite":
             return
         waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        # Bounded, so that without a lock this ends, and the second decision has missed the first.
+        # Bounded, so that the test ends and fails if there is no lock.
         for _ in range(200):
             if conn.execute(waiting).scalar_one():
                 return
@@ -187,26 +186,26 @@ async def test_two_last_decisions_at_once_resume_the_run(database: Database) -> 
     assert await database.read(_resumes) == ["resume:run_1:1"]
 
 
-async def test_of_many_who_decide_at_once_one_does(database: Database) -> None:
-    """Ten people who decide the same approval at the same moment: one does, the others are told."""
+async def test_concurrent_decisions(database: Database) -> None:
+    """Of ten concurrent decisions of one approval, one succeeds and the others are refused."""
     await database.write(propose([approval()]))
-    verdicts = [decide("apr_1", "approved" if n % 2 else "denied", "ann", ROLES, str(n), NOW) for n in range(10)]
-    results = await asyncio.gather(*(database.write(each) for each in verdicts), return_exceptions=True)
-    won = [result[0] for result in results if not isinstance(result, BaseException)]
-    assert won == [await _load(database)]
+    decisions = [decide("apr_1", "approved" if n % 2 else "denied", "ann", ROLES, str(n), NOW) for n in range(10)]
+    results = await asyncio.gather(*(database.write(decision) for decision in decisions), return_exceptions=True)
+    succeeded = [result[0] for result in results if not isinstance(result, BaseException)]
+    assert succeeded == [await _load(database)]
     assert all(isinstance(result, AlreadyDecided) for result in results if isinstance(result, BaseException))
 
 
-async def test_of_many_who_begin_at_once_one_executes(database: Database) -> None:
-    """Ten who begin an approved action at the same moment: one may execute it, the others have to come later."""
+async def test_concurrent_executions(database: Database) -> None:
+    """Of ten concurrent attempts to begin an approved action, one may execute it."""
     await database.write(propose([approval(idempotent=True)]), approve())
     begins = (database.write(begin("apr_1", DIGEST, NOW)) for _ in range(10))
     results = await asyncio.gather(*begins, return_exceptions=True)
     assert [result for result in results if not isinstance(result, StillExecuting)] == [[Execute()]]
 
 
-async def test_an_executed_action_gives_its_result_ever_after(database: Database) -> None:
-    """Whoever begins again gets what the tool returned then; a second ending changes nothing."""
+async def test_an_executed_action_keeps_its_result(database: Database) -> None:
+    """Beginning an executed action again returns its result, and completing it again changes nothing."""
     await database.write(propose([approval(), approval("apr_2")]), approve(), approve("apr_2"))
     for id_, result in (("apr_1", {"paid": [1, None]}), ("apr_2", None)):
         assert await database.write(begin(id_, DIGEST, NOW), complete(id_, result)) == [Execute(), True]
@@ -215,8 +214,8 @@ async def test_an_executed_action_gives_its_result_ever_after(database: Database
     assert (await _load(database)).result == {"paid": [1, None]}
 
 
-async def test_a_failed_action_is_not_tried_again(database: Database) -> None:
-    """What the tool raised is kept, and nobody executes the action again, since it may have happened."""
+async def test_a_failed_action_is_not_executed_again(database: Database) -> None:
+    """A failed action keeps its error and is not executed again, since it may have happened."""
     await database.write(propose([approval(idempotent=True)]), approve())
     assert await database.write(begin("apr_1", DIGEST, NOW), fail("apr_1", "timed out")) == [Execute(), True]
     assert await database.write(begin("apr_1", DIGEST, LATE)) == [NotApproved("failed")]
@@ -224,7 +223,7 @@ async def test_a_failed_action_is_not_tried_again(database: Database) -> None:
 
 
 async def test_a_changed_call_is_not_the_approved_one(database: Database) -> None:
-    """A call with other arguments is not executed, and the approved one still may be."""
+    """A call with other arguments is not executed, and the approved one still can be."""
     await database.write(propose([approval()]), approve())
     changed = digest("refund", {**ARGUMENTS, "order": 1043})
     assert await database.write(begin("apr_1", changed, NOW)) == [NotApproved("approved")]
@@ -234,47 +233,48 @@ async def test_a_changed_call_is_not_the_approved_one(database: Database) -> Non
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
-async def test_an_execution_nobody_renews_is_over(database: Database, idempotent: bool) -> None:
-    """Renewed, an execution is another's; once its time is over it may begin again, or, where the tool is not
-    idempotent, never again."""
+async def test_an_execution_with_an_expired_lease(database: Database, idempotent: bool) -> None:
+    """Once its lease has expired, an execution begins again if the tool is idempotent, and otherwise never."""
     await database.write(propose([approval(idempotent=idempotent)]), approve(), begin("apr_1", DIGEST, NOW))
-    until = NOW + EXECUTING + MINUTE
-    assert await database.write(renew_executing("apr_1", until)) == [True]
+    until = NOW + EXECUTION_LEASE + MINUTE
+    assert await database.write(renew_execution("apr_1", until)) == [True]
     with pytest.raises(StillExecuting):
         await database.write(begin("apr_1", DIGEST, until - MINUTE))
-    expected = Execute() if idempotent else Unknown()
+    expected = Execute() if idempotent else UnknownEffect()
     assert await database.write(begin("apr_1", DIGEST, until)) == [expected]
     if idempotent:
         with pytest.raises(StillExecuting):
             await database.write(begin("apr_1", DIGEST, until))
     else:
-        assert await database.write(begin("apr_1", DIGEST, until), renew_executing("apr_1", LATE)) == [Unknown(), False]
+        assert await database.write(begin("apr_1", DIGEST, until), renew_execution("apr_1", LATE)) == [
+            UnknownEffect(),
+            False,
+        ]
         assert (await _load(database)).state == "unknown_after_crash"
 
 
-async def test_a_run_taken_over_has_nothing_executing(database: Database) -> None:
-    """What was executing is approved again where the tool is idempotent and unknown elsewhere; other states and other
-    runs stay, and the run's approvals are given as they stand."""
+async def test_recovery_after_a_takeover(database: Database) -> None:
+    """Executing actions of the run become approved if idempotent and otherwise unknown; all others are unchanged."""
     ids = ["again", "done", "lost", "open"]
     await database.write(propose([*(approval(id_, idempotent=id_ == "again") for id_ in ids)]))
     await database.write(propose([approval("other", run_id="run_2")]))
     for id_ in ("again", "done", "lost", "other"):
         await database.write(approve(id_), begin(id_, DIGEST, NOW))
     await database.write(complete("done", 1))
-    [found] = await database.write(recover("run_1", NOW + MINUTE))
-    assert {each.approval_id: each.state for each in found} == {
+    [approvals] = await database.write(recover("run_1", NOW + MINUTE))
+    assert {recovered.approval_id: recovered.state for recovered in approvals} == {
         "again": "approved",
         "done": "executed",
         "lost": "unknown_after_crash",
         "open": "pending",
     }
-    assert found == await database.read(lambda conn: approvals_of(conn, "run_1"))
+    assert approvals == await database.read(load_approvals("run_1"))
     assert (await _load(database, "other")).state == "executing"
-    assert await database.write(begin("again", DIGEST, NOW), begin("lost", DIGEST, NOW)) == [Execute(), Unknown()]
+    assert await database.write(begin("again", DIGEST, NOW), begin("lost", DIGEST, NOW)) == [Execute(), UnknownEffect()]
 
 
-async def test_a_withdrawn_approval_asks_nobody(database: Database) -> None:
-    """What a run's people need not decide any more is closed, without resuming the run; what is decided stays."""
+async def test_withdrawn_approvals(database: Database) -> None:
+    """Withdrawing closes a run's pending approvals without resuming it, and decided ones are unchanged."""
     await database.write(propose([approval("a"), approval("b"), approval("c", run_id="run_2")]), approve("a"))
     assert await database.write(withdraw("run_1")) == [1]
     with pytest.raises(AlreadyDecided, match="withdrawn"):
@@ -285,48 +285,48 @@ async def test_a_withdrawn_approval_asks_nobody(database: Database) -> None:
     assert await database.read(_resumes) == []
 
 
-def verdict(verdict_id: str = "v1", **changed: Any) -> Verdict:
+def feedback(feedback_id: str = "v1", **overrides: Any) -> Feedback:
     fields: dict[str, Any] = {
         "run_id": "run_1",
         "tenant": "acme",
         "right": False,
-        "should": {"category": "delivery", "order": None},
+        "expected": {"category": "delivery", "order": None},
         "note": "wrong \x00 team",
         "by": "ann",
         "at": NOW,
         "case_id": None,
     }
-    return Verdict(verdict_id=verdict_id, **{**fields, **changed})
+    return Feedback(feedback_id=feedback_id, **{**fields, **overrides})
 
 
-async def test_a_persons_newest_verdict_comes_first(database: Database) -> None:
-    """Verdicts are appended and come back newest first, with all they said."""
-    second = verdict("v0", right=True, should=None, note=None, at=NOW + MINUTE)
-    await database.write(give_verdict(verdict()), give_verdict(second), give_verdict(verdict("v2", run_id="run_2")))
-    first = replace(verdict(), note="wrong \\x00 team")
-    assert await database.read(lambda conn: verdicts_of(conn, "run_1")) == [second, first]
-    assert await database.read(lambda conn: verdicts_of(conn, "run_3")) == []
+async def test_the_newest_feedback_comes_first(database: Database) -> None:
+    """Feedback is appended and loaded completely, newest first."""
+    second = feedback("v0", right=True, expected=None, note=None, at=NOW + MINUTE)
+    await database.write(add_feedback(feedback()), add_feedback(second), add_feedback(feedback("v2", run_id="run_2")))
+    first = replace(feedback(), note="wrong \\x00 team")
+    assert await database.read(load_feedback("run_1")) == [second, first]
+    assert await database.read(load_feedback("run_3")) == []
 
 
-async def test_verdicts_are_listed_in_pages(database: Database) -> None:
-    """The newest verdicts come first, page by page, of one tenant or of all."""
+async def test_feedback_is_listed_in_pages(database: Database) -> None:
+    """The newest feedback comes first, page by page, of one tenant or of all."""
     await database.write(
-        give_verdict(verdict("a")), give_verdict(verdict("b")), give_verdict(verdict("c", tenant="other"))
+        add_feedback(feedback("a")), add_feedback(feedback("b")), add_feedback(feedback("c", tenant="other"))
     )
 
-    async def ids(**asked: Any) -> list[str]:
-        which = {"tenant": None, "limit": 2, "before": None, **asked}
-        return [each.verdict_id for each in await database.read(lambda conn: list_verdicts(conn, **which))]
+    async def ids(**overrides: Any) -> list[str]:
+        filters = {"tenant": None, "limit": 2, "before": None, **overrides}
+        return [listed.feedback_id for listed in await database.read(list_feedback(**filters))]
 
     assert (await ids(), await ids(before="b"), await ids(tenant="acme")) == (["c", "b"], ["a"], ["b", "a"])
-    with pytest.raises(NotFound, match="no verdict x"):
+    with pytest.raises(NotFound, match="no feedback x"):
         await ids(before="x")
 
 
-async def test_a_verdict_notes_the_case_it_became(database: Database) -> None:
-    """The case that a verdict went into is kept with it; a verdict that is not there gives NotFound."""
-    await database.write(give_verdict(verdict(note=None)))
-    await database.write(used_in_case("v1", "case-7"))
-    assert await database.read(lambda conn: verdicts_of(conn, "run_1")) == [verdict(note=None, case_id="case-7")]
-    with pytest.raises(NotFound, match="no verdict v2"):
-        await database.write(used_in_case("v2", "case-7"))
+async def test_feedback_records_the_case_it_became(database: Database) -> None:
+    """Feedback records the case it became; unknown feedback raises NotFound."""
+    await database.write(add_feedback(feedback(note=None)))
+    await database.write(mark_used_in_case("v1", "case-7"))
+    assert await database.read(load_feedback("run_1")) == [feedback(note=None, case_id="case-7")]
+    with pytest.raises(NotFound, match="no feedback v2"):
+        await database.write(mark_used_in_case("v2", "case-7"))

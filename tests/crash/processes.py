@@ -1,4 +1,4 @@
-"""Starts the programs beside this file as processes of their own."""
+"""Runs the programs in `programs/` as separate processes."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def running(program: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """The program, under way; killed at the end if it still is. Its standard error is the test's."""
+    """Starts a program and kills it at the end if it still runs. It shares the test's standard error."""
     command = [sys.executable, str(Path(__file__).parent / "programs" / f"{program}.py"), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -18,14 +18,14 @@ def running(program: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def said(process: "subprocess.Popen[str]") -> str:
-    """The next line that the process prints, waited for; empty at its end."""
+def read_line(process: "subprocess.Popen[str]") -> str:
+    """Waits for the next line that the process prints; empty at the end of its output."""
     assert process.stdout is not None
     return process.stdout.readline().rstrip("\n")
 
 
-def tell(process: "subprocess.Popen[str]", line: str) -> None:
-    """Gives the process a line to read."""
+def write_line(process: "subprocess.Popen[str]", line: str) -> None:
+    """Writes a line to the standard input of the process."""
     assert process.stdin is not None
     process.stdin.write(line + "\n")
     process.stdin.flush()

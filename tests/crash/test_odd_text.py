@@ -1,4 +1,4 @@
-"""What models and tools say may be no valid text: the run ends in an outcome all the same."""
+"""Runs end in an outcome even if models or tools return invalid text."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from handrail import Answered, govern, tool
 from handrail.testing import sandbox
 
 
-async def test_a_model_may_say_half_a_character(tmp_path: Path) -> None:
-    """An answer with a lone surrogate, which UTF-8 cannot hold, is an answer, and is stored."""
+async def test_a_model_may_return_a_lone_surrogate(tmp_path: Path) -> None:
+    """An answer with a lone surrogate, which UTF-8 cannot encode, is answered and stored."""
 
     def reply(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
         return ModelResponse([TextPart("half \ud83d")])
@@ -23,7 +23,7 @@ async def test_a_model_may_say_half_a_character(tmp_path: Path) -> None:
 
 
 async def test_a_tool_may_return_bytes(tmp_path: Path) -> None:
-    """A tool that returns bytes which are no UTF-8 does not stop its run."""
+    """A tool that returns bytes that are not UTF-8 does not stop its run."""
 
     def fetch() -> bytes:
         return b"\xff\xfe"
@@ -37,8 +37,8 @@ async def test_a_tool_may_return_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\ufeff", "\u202e"])
-async def test_any_valid_text_may_be_asked(tmp_path: Path, text: str) -> None:
-    """Characters that are seldom meant are characters: the run is answered and its input is stored as it was."""
+async def test_any_valid_text_may_be_an_input(tmp_path: Path, text: str) -> None:
+    """A null character, a byte order mark and a direction override reach the model unchanged."""
 
     def reply(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
         return ModelResponse([TextPart(str(getattr(messages[-1].parts[-1], "content", None)))])

@@ -1,4 +1,4 @@
-"""A full disk, a file that may not be written, a damaged file: a clear error, and nothing lost."""
+"""A full disk, a read-only file and a damaged file give clear errors and lose nothing."""
 
 import asyncio
 import os
@@ -18,10 +18,13 @@ from sqlalchemy import Connection, Table, event, func, select
 
 from handrail import OutcomeNotStored, govern
 from handrail.kernel.db.database import Database
-from handrail.kernel.db.group_writer import CHECKPOINT_BYTES, Op
+from handrail.kernel.db.group_writer import CHECKPOINT_BYTES
 from handrail.kernel.db.jobs import enqueue, jobs
+from handrail.kernel.db.operation import Operation
 from handrail.kernel.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly, StoreUnreachable
-from handrail.runs.store.runs import LEASE, list_runs, messages, outcomes, runs
+from handrail.runs.store.queries import list_runs
+from handrail.runs.store.runs import LEASE
+from handrail.runs.store.tables import messages, outcomes, runs
 from handrail.testing import VirtualClock, sandbox
 from handrail.traces.store.summaries import traces
 
@@ -30,7 +33,7 @@ NOBODY = 65534
 
 
 class Disk:
-    """Room for a store's writer, in pages: SQLite answers beyond it exactly as on a full disk, with SQLITE_FULL."""
+    """Limits a store's size in pages: beyond the limit SQLite fails as on a full disk, with SQLITE_FULL."""
 
     def __init__(self, database: Database) -> None:
         self.pages = 1_000_000
@@ -38,10 +41,10 @@ class Disk:
         event.listen(database._engine, "checkout", self._limit)
 
     def fill(self, left: int = 0) -> None:
-        """Leaves room for this many more pages."""
+        """Leaves space for this many more pages."""
         self.pages = self._database.read_now(lambda conn: conn.exec_driver_sql("PRAGMA page_count").scalar_one()) + left
 
-    def make_room(self) -> None:
+    def free(self) -> None:
         self.pages = 1_000_000
 
     def _limit(self, connection: Any, _record: Any, _proxy: Any) -> None:
@@ -55,8 +58,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-def _write(key: str, size: int = 1) -> Op:
-    return enqueue("test", key, {"filling": "x" * size}, NOW)
+def _write(key: str, size: int = 1) -> Operation[Any]:
+    return enqueue("test", key, {"padding": "x" * size}, NOW)
 
 
 def _keys(conn: Connection) -> list[str]:
@@ -64,7 +67,7 @@ def _keys(conn: Connection) -> list[str]:
 
 
 async def test_on_a_full_disk_a_call_is_not_written_at_all(database: Database) -> None:
-    """A call that does not fit gets StoreFull with the way out; of its operations none happened, earlier calls did."""
+    """A call that does not fit raises StoreFull with advice and writes nothing; earlier calls are kept."""
     disk = Disk(database)
     await database.write(_write("before"))
     disk.fill()
@@ -73,19 +76,19 @@ async def test_on_a_full_disk_a_call_is_not_written_at_all(database: Database) -
     assert await database.read(_keys) == ["before"]
 
 
-async def test_writes_go_on_once_there_is_room(database: Database) -> None:
-    """The full disk is over when there is room again: the same opening writes on."""
+async def test_writes_succeed_again_once_there_is_space(database: Database) -> None:
+    """Once there is space again, the same open database can write."""
     disk = Disk(database)
     disk.fill()
     with pytest.raises(StoreFull):
         await database.write(_write("large", 100_000))
-    disk.make_room()
+    disk.free()
     await database.write(_write("large", 100_000))
     assert await database.read(_keys) == ["large"]
 
 
-async def test_on_a_full_disk_no_neighbour_is_told_a_lie(database: Database) -> None:
-    """Of calls that arrive together on a full disk, those that returned are there and those that raised are not."""
+async def test_on_a_full_disk_each_concurrent_call_gets_its_own_result(database: Database) -> None:
+    """Of concurrent calls on a full disk, those that returned are stored and those that raised are not."""
     disk = Disk(database)
     disk.fill(left=4)
     calls = [database.write(_write(f"{n:02}", 9_000 if n % 3 else 1)) for n in range(24)]
@@ -96,31 +99,31 @@ async def test_on_a_full_disk_no_neighbour_is_told_a_lie(database: Database) -> 
     assert await database.read(_keys) == written
 
 
-async def test_a_log_that_cannot_be_copied_stops_nobody(database: Database) -> None:
-    """Where the log is too long and the database file may not grow, calls are still answered; later they succeed."""
+async def test_a_failing_checkpoint_blocks_no_call(database: Database) -> None:
+    """If the log is too long and the database file cannot grow, calls still return, and later ones succeed."""
     for n in range(8):
         await database.write(_write(f"{n}", CHECKPOINT_BYTES // 4))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 * CHECKPOINT_BYTES, hard))
     try:
-        calls = [(key, await _ended(database, key)) for key in (f"limited-{n:02}" for n in range(12))]
+        calls = [(key, await _write_error(database, key)) for key in (f"limited-{n:02}" for n in range(12))]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert any(ended is not None for _, ended in calls)
-    assert await _ended(database, "last") is None
-    written = {key for key, ended in calls if ended is None}
+    assert any(error is not None for _, error in calls)
+    assert await _write_error(database, "last") is None
+    written = {key for key, error in calls if error is None}
     assert {key for key in await database.read(_keys) if key.startswith("limited")} == written
 
 
-async def test_a_lock_that_cannot_be_had_stops_nobody(database: Database, tmp_path: Path) -> None:
-    """Where no process can be elected to copy the log, calls are still answered."""
+async def test_an_unavailable_checkpoint_lock_blocks_no_call(database: Database, tmp_path: Path) -> None:
+    """If no process can get the checkpoint lock, calls still succeed."""
     (tmp_path / "handrail.db.lock").mkdir()
     for n in range(2):
         await asyncio.wait_for(database.write(_write(f"{n}", 2 * CHECKPOINT_BYTES)), timeout=30)
     assert await database.read(_keys) == ["0", "1"]
 
 
-async def _ended(database: Database, key: str) -> StoreError | None:
+async def _write_error(database: Database, key: str) -> StoreError | None:
     try:
         await asyncio.wait_for(database.write(_write(key, CHECKPOINT_BYTES // 4)), timeout=30)
     except StoreError as error:
@@ -129,7 +132,7 @@ async def _ended(database: Database, key: str) -> StoreError | None:
 
 
 async def test_an_outcome_that_cannot_be_stored_is_handed_to_the_caller(tmp_path: Path) -> None:
-    """A run whose end does not fit on the disk raises OutcomeNotStored with the outcome; the run is not lost."""
+    """A run whose outcome does not fit on the disk raises OutcomeNotStored with the outcome, and the run is kept."""
 
     def reply(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
         disk.fill()
@@ -143,15 +146,13 @@ async def test_an_outcome_that_cannot_be_stored_is_handed_to_the_caller(tmp_path
             await govern(Agent(), name="support").run("hello", user="u-1")
         assert getattr(caught.value.outcome, "output", None) == answer
         clock.advance(LEASE.total_seconds())
-        [run] = runtime.database.read_now(
-            lambda conn: list_runs(conn, clock.now(), tenant=None, agent=None, limit=10, before=None)
-        )
+        [run] = runtime.database.read_now(list_runs(clock.now(), tenant=None, agent=None, limit=10, before=None))
         assert run.run_id == caught.value.outcome.facts.run_id
         assert (run.status, run.path) == ("interrupted", "failed")
 
 
-async def test_a_run_that_could_not_begin_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A run whose first commit fails never reaches the model, and leaves no outcome, input or trace without a run."""
+async def test_a_run_that_cannot_be_stored_does_not_start(tmp_path: Path) -> None:
+    """A run whose first commit fails does not reach the model and leaves no outcome, input or trace."""
     called = False
 
     def reply(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
@@ -162,8 +163,8 @@ async def test_a_run_that_could_not_begin_leaves_nothing_behind(tmp_path: Path) 
     with sandbox(tmp_path, model=FunctionModel(reply)) as runtime:
         disk = Disk(runtime.database)
         disk.fill()
-        # There is room again as soon as the first commit has failed.
-        event.listen(runtime.database._engine, "checkin", lambda *_: disk.make_room())
+        # There is space again as soon as the first commit has failed.
+        event.listen(runtime.database._engine, "checkin", lambda *_: disk.free())
         with pytest.raises(StoreFull):
             await govern(Agent(), name="support").run(os.urandom(50_000).hex(), user="u-1")
         assert not called
@@ -176,7 +177,7 @@ def _count(table: Table) -> Callable[[Connection], int]:
 
 @contextmanager
 def _unprivileged() -> Iterator[None]:
-    """Permissions bind in the block, also where the tests run as root."""
+    """Makes file permissions apply in the block, even if the tests run as root."""
     if os.geteuid() != 0:
         yield
         return
@@ -189,9 +190,9 @@ def _unprivileged() -> Iterator[None]:
 
 @pytest.fixture
 def guarded() -> Iterator[Path]:
-    """A store in a folder that everybody may read, and, but for the test's user, nobody may write."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as made:
-        folder = Path(made)
+    """A folder with a store, both read-only."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
         database = Database.open("handrail.db", folder)
         database.write_now(_write("before"))
         database.close()
@@ -201,25 +202,25 @@ def guarded() -> Iterator[Path]:
         folder.chmod(0o755)
 
 
-def test_a_read_only_file_is_said_to_be_one(guarded: Path) -> None:
-    """In a folder that may be written, a file that may not gives StoreReadOnly, and keeps what it has."""
+def test_a_read_only_file(guarded: Path) -> None:
+    """A read-only file in a writable folder raises StoreReadOnly and is not changed."""
     guarded.chmod(0o777)
     before = (guarded / "handrail.db").read_bytes()
-    with _unprivileged(), pytest.raises(StoreReadOnly, match="mend its permissions"):
+    with _unprivileged(), pytest.raises(StoreReadOnly, match="correct its permissions"):
         Database.open("handrail.db", guarded).write_now(_write("after"))
     assert (guarded / "handrail.db").read_bytes() == before
 
 
-def test_a_read_only_folder_is_said_to_be_in_the_way(guarded: Path) -> None:
-    """A folder that may not be written gives an error that asks about it, for an old store and for a new one."""
+def test_a_read_only_folder(guarded: Path) -> None:
+    """A read-only folder raises an error that mentions permissions, for an existing store and for a new one."""
     for name in ("handrail.db", "new.db"):
         with _unprivileged(), pytest.raises((StoreUnreachable, StoreReadOnly), match=r"may you write|permissions"):
             Database.open(name, guarded)
     assert [file.name for file in guarded.iterdir()] == ["handrail.db"]
 
 
-def test_a_file_that_is_no_database_is_not_touched(tmp_path: Path) -> None:
-    """Garbage where the header should be gives StoreDamaged with advice, and stays as it is."""
+def test_a_file_that_is_not_a_database_is_not_changed(tmp_path: Path) -> None:
+    """A file without a database header raises StoreDamaged with advice and is not changed."""
     garbage = os.urandom(20_000)
     (tmp_path / "handrail.db").write_bytes(garbage)
     with pytest.raises(StoreDamaged, match="not a database; name another store, or move it away"):
@@ -227,8 +228,8 @@ def test_a_file_that_is_no_database_is_not_touched(tmp_path: Path) -> None:
     assert (tmp_path / "handrail.db").read_bytes() == garbage
 
 
-def test_a_page_that_was_overwritten_is_reported(tmp_path: Path) -> None:
-    """Garbage in the pages of a table gives StoreDamaged with advice, to readers and to writers, and stays as it is."""
+def test_an_overwritten_page_is_reported(tmp_path: Path) -> None:
+    """Overwritten pages of a table raise StoreDamaged with advice on reads and writes, and the file is not changed."""
     store = tmp_path / "handrail.db"
     database = Database.open("handrail.db", tmp_path)
     database.write_now(*(_write(f"{n:03}", 1_000) for n in range(200)))
@@ -247,7 +248,7 @@ def test_a_page_that_was_overwritten_is_reported(tmp_path: Path) -> None:
 
 
 def _overwritten(store: Path) -> bytes:
-    """Puts garbage into every page of the jobs table and of its indexes but the first, and gives the file's bytes."""
+    """Overwrites the root pages of the jobs table and of its indexes, and returns the file's bytes."""
     with sqlite3.connect(store) as conn:
         size = conn.execute("PRAGMA page_size").fetchone()[0]
         roots = [row[0] for row in conn.execute("SELECT rootpage FROM sqlite_master WHERE tbl_name = 'jobs'")]

@@ -1,4 +1,4 @@
-"""A small shop for the thread through all five lessons: an agent whose model knows only what its prompt tells it."""
+"""A small shop for the end-to-end tests, with a simulated model that sorts messages by its prompt."""
 
 import os
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ from handrail import (
     idempotency_key,
     tool,
 )
-from handrail.config.settings import Ceilings, Price
+from handrail.config.settings import Ceilings, PriceOverride
 from handrail.evals import EvalSpec
 
 PROMPT = "Sort messages by: billing, delivery."
 WORSE = "Sort messages by: delivery."
-MENDED = "Sort messages by: billing, delivery, cancel."
+FIXED = "Sort messages by: billing, delivery, cancel."
 
 CHARGED_TWICE = "I was charged twice for order 1042."
 CANCEL = "Please stop order 1007."
@@ -58,14 +58,14 @@ cases:
 """
 
 
-class Sorted(BaseModel):
+class SortedMessage(BaseModel):
     """What a message is about."""
 
     category: str
 
 
 class Shop:
-    """The shop in a folder: its eval set, and logs of its model's calls and its refunds, each line on disk at once."""
+    """The shop in a folder: its eval set, and logs of model calls and refunds, synced line by line."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,65 +74,70 @@ class Shop:
         self.refunds = folder / "refunds.log"
 
     def agent(self, prompt: str) -> GovernedAgent[Any, Any]:
-        """The shop's agent as one version of its prompt makes it."""
+        """The shop's agent with a version of its prompt."""
         model = FunctionModel(self._respond, model_name=MODEL)
         pay = tool(self.refund, effect="irreversible", approver="role:lead")
         return govern(
-            Agent(model, output_type=Sorted, instructions=prompt, tools=[pay], model_settings={"max_tokens": 200}),
+            Agent(
+                model, output_type=SortedMessage, instructions=prompt, tools=[pay], model_settings={"max_tokens": 200}
+            ),
             name="shop",
             fallback=_other,
-            trials=EvalSpec(cases=self.cases, observe=observe),
         )
 
+    def spec(self, prompt: str) -> EvalSpec[Any, Any]:
+        """The eval spec of that version."""
+        return EvalSpec(agent=self.agent(prompt), cases=self.cases, observe=observe)
+
     def refund(self, order: str) -> str:
-        """Gives the money for an order back."""
+        """Refunds an order."""
         append(self.refunds, idempotency_key())
         return f"order {order} is refunded"
 
     def _respond(self, messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         append(self.calls, "called")
         text = next(str(part.content) for part in _parts(messages) if isinstance(part, UserPromptPart))
-        told = info.instructions or ""
-        found = next((name for name, word in _WORDS.items() if name in told and word in text), "other")
-        if found == "billing" and "second try" not in told and not any(map(_is_reply, messages)):
-            return _calls("final_result", {"kind": found})
-        if found == "billing" and not any(isinstance(part, ToolReturnPart) for part in _returned(messages)):
+        instructions = info.instructions or ""
+        category = next((name for name, word in _WORDS.items() if name in instructions and word in text), "other")
+        if category == "billing" and "second try" not in instructions and not any(map(_has_refund_part, messages)):
+            return _calls("final_result", {"kind": category})
+        if category == "billing" and not any(isinstance(part, ToolReturnPart) for part in _refund_parts(messages)):
             return _calls("refund", {"order": "1042"})
-        return _calls("final_result", {"category": found})
+        return _calls("final_result", {"category": category})
 
 
-def observe(outcome: Outcome[Sorted]) -> Mapping[str, Any]:
-    """An outcome in the words of the eval set."""
+def observe(outcome: Outcome[SortedMessage]) -> Mapping[str, Any]:
+    """The fields of an outcome that the eval set expects."""
     match outcome:
         case AwaitingApproval():
             return {"category": "billing", "refund": True}
-        case Answered(output=found) | FellBack(output=found):
-            return {"category": found.category, "refund": False}
+        case Answered(output=output) | FellBack(output=output):
+            return {"category": output.category, "refund": False}
         case _:
             return {}
 
 
 def settings(folder: Path, store: str) -> Settings:
-    """A shop whose users may spend a dollar a day."""
+    """Settings with prices, a ceiling of a dollar per user and day, and a role."""
     return Settings(
         base=folder,
         store=store,
-        prices={MODEL: Price(input=Decimal(10), output=Decimal(100))},
+        prices={MODEL: PriceOverride(input=Decimal(10), output=Decimal(100))},
         ceilings=Ceilings(user_day=Decimal(1), tenant_month=Decimal(50)),
         roles={"lead": ("mia",)},
     )
 
 
 def append(log: Path, line: str) -> None:
-    """Adds a line to a file, on disk when it returns."""
+    """Appends a line to a file and syncs it to the disk."""
     with log.open("a") as file:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-async def _other(_request: RunRequest) -> Sorted:
-    return Sorted(category="other")
+async def _other(_request: RunRequest) -> SortedMessage:
+    return SortedMessage(category="other")
 
 
 def _calls(name: str, arguments: dict[str, str]) -> ModelResponse:
@@ -143,9 +148,9 @@ def _parts(messages: list[ModelMessage]) -> list[Any]:
     return [part for message in messages for part in message.parts]
 
 
-def _returned(messages: list[ModelMessage]) -> list[Any]:
+def _refund_parts(messages: list[ModelMessage]) -> list[Any]:
     return [part for part in _parts(messages) if getattr(part, "tool_name", "") == "refund"]
 
 
-def _is_reply(message: ModelMessage) -> bool:
+def _has_refund_part(message: ModelMessage) -> bool:
     return any(getattr(part, "tool_name", "") == "refund" for part in message.parts)

@@ -1,34 +1,36 @@
-"""One thread through all five lessons."""
+"""All features together: from a production run to a gate, and from a message to a refund."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
 from handrail import Answered, AwaitingApproval, Runtime, feedback, use_runtime
-from handrail.ceilings.ledger import holds
-from handrail.ceilings.ledger_queries import audit, load_holds
-from handrail.evals.eval_set.model import freeze, load_set
+from handrail.ceilings.ledger_queries import find_discrepancies, load_holds
+from handrail.ceilings.tables import holds
+from handrail.evals.errors import NoBaseline
+from handrail.evals.eval_set.lock import freeze
+from handrail.evals.eval_set.model import load_eval_set
 from handrail.evals.from_production.from_run import add_case
-from handrail.evals.gate.gate import NoBaseline, gate, set_baseline
+from handrail.evals.gate.baseline import create_baseline
+from handrail.evals.gate.gate import run_gate
 from handrail.review.approvals.store import decide, list_approvals
-from handrail.review.feedback import verdicts_of
+from handrail.review.feedback import load_feedback
 from handrail.testing import VirtualClock
 from handrail.traces.analysis.tree import span_tree
 from handrail.traces.store.spans import load_trace
-from handrail.worker import run_due
-from tests.end_to_end.shop import CANCEL, CASES, CHARGED_TWICE, COST, MENDED, PROMPT, WORSE, Shop, settings
+from handrail.worker import run_due_jobs
+from tests.end_to_end.shop import CANCEL, CASES, CHARGED_TWICE, COST, FIXED, PROMPT, WORSE, Shop, settings
 
 ROLES = {"lead": ("mia",)}
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    made = Shop(tmp_path)
-    made.cases.write_text(CASES)
-    return made
+    shop = Shop(tmp_path)
+    shop.cases.write_text(CASES)
+    return shop
 
 
 @pytest.fixture
@@ -38,67 +40,67 @@ def clock() -> VirtualClock:
 
 @pytest.fixture
 def runtime(shop: Shop, clock: VirtualClock) -> Iterator[Runtime]:
-    opened = Runtime(settings(shop.folder, "handrail.db"), clock=clock)
-    with use_runtime(opened):
-        yield opened
-    opened.close()
+    runtime = Runtime(settings(shop.folder, "handrail.db"), clock=clock)
+    with use_runtime(runtime):
+        yield runtime
+    runtime.close()
 
 
-async def test_from_a_trace_to_a_gate_that_passes(runtime: Runtime, shop: Shop, clock: VirtualClock) -> None:
-    """A production trace gets a verdict and becomes a case; the gate blocks a worse prompt, passes the mended one."""
+async def test_from_a_production_run_to_a_passing_gate(runtime: Runtime, shop: Shop, clock: VirtualClock) -> None:
+    """A production run gets feedback and becomes a case; the gate blocks a worse prompt and passes the fixed one."""
     freeze(shop.cases, "the first cases", clock.now().date())
-    agent = shop.agent(PROMPT)
+    agent, spec = shop.agent(PROMPT), shop.spec(PROMPT)
 
-    # A trace of production that no person judged yet.
+    # A production run without feedback.
     wrong = await agent.run(CANCEL, user="u-2", tenant="acme")
     assert isinstance(wrong, Answered)
     assert wrong.output.category == "other"
 
-    # A person's verdict.
+    # A person's feedback.
     run_id = wrong.facts.run_id
-    await feedback(run_id, right=False, should={"category": "cancel"}, by="ann", note="they want to stop it")
+    await feedback(run_id, right=False, expected={"category": "cancel"}, by="ann", note="they want to stop it")
 
-    # An eval case, with its source, frozen anew with a reason.
-    grown = await add_case(runtime, agent, run_id, why="customers stop orders in their own words", by="ann")
-    assert grown.case.input == CANCEL
-    assert grown.case.source.startswith(f"production run {run_id}, marked wrong by ann on 2026-01-01")
-    assert len(load_set(shop.cases).cases) == 3
-    [verdict] = await runtime.database.read(partial(verdicts_of, run_id=run_id))
-    assert verdict.case_id == grown.case.id
+    # A case made from the run, with its source; the set is frozen again, with a reason.
+    added = await add_case(runtime, spec, run_id, why="customers stop orders in their own words", by="ann")
+    assert added.case.input == CANCEL
+    assert added.case.source.startswith(f"production run {run_id}, marked wrong by ann on 2026-01-01")
+    assert len(load_eval_set(shop.cases).cases) == 3
+    [stored] = await runtime.database.read(load_feedback(run_id=run_id))
+    assert stored.case_id == added.case.id
 
-    # The gate: nothing to compare with, then the agent of production, which gets two of three right.
+    # The gate: no baseline at first, then that of the production agent, which gets two of three cases right.
     with pytest.raises(NoBaseline, match="no baseline"):
-        await gate(runtime, agent)
-    await set_baseline(runtime, agent, by="ann")
+        await run_gate(runtime, spec)
+    await create_baseline(runtime, spec, by="ann")
 
-    # It blocks a worse prompt and passes the mended one.
-    blocked = await gate(runtime, shop.agent(WORSE))
+    # It blocks a worse prompt and passes the fixed one.
+    blocked = await run_gate(runtime, shop.spec(WORSE))
     assert (blocked.verdict.passed, blocked.verdict.newly_failing) == (False, ("charged-twice",))
-    passed = await gate(runtime, shop.agent(MENDED))
-    assert (passed.verdict.passed, passed.verdict.newly_passing) == (True, (grown.case.id,))
+    passed = await run_gate(runtime, shop.spec(FIXED))
+    assert (passed.verdict.passed, passed.verdict.newly_passing) == (True, (added.case.id,))
     assert len({blocked.agent_hash, passed.agent_hash, blocked.baseline.agent_hash}) == 3
 
-    # Trials leave nothing behind for people, and every request of them was held for and settled.
-    waiting = await runtime.database.read(partial(list_approvals, state="pending", tenant=None, limit=100, before=None))
+    # Trials leave no approvals behind, and each of their requests was held and settled.
+    waiting = await runtime.database.read(list_approvals(state="pending", tenant=None, limit=100, before=None))
     assert waiting == []
     held = await runtime.database.read(lambda conn: conn.execute(select(holds.c.state)).scalars().all())
     assert held == ["settled"] * len(shop.calls.read_text().split())
-    assert await runtime.database.read(audit) == []
+    assert await runtime.database.read(find_discrepancies()) == []
 
 
-async def test_a_refund_from_the_question_to_the_money(runtime: Runtime, shop: Shop, clock: VirtualClock) -> None:
-    """A run is held for, retried once more strictly, waits for a person, pays once, and its trace tells all of it."""
-    asked = await shop.agent(PROMPT).run(CHARGED_TWICE, user="u-1", tenant="acme")
-    assert isinstance(asked, AwaitingApproval)
+async def test_from_a_message_to_a_refund(runtime: Runtime, shop: Shop, clock: VirtualClock) -> None:
+    """A run is retried once, waits for an approval and pays once, and its trace and holds show all of it."""
+    paused = await shop.agent(PROMPT).run(CHARGED_TWICE, user="u-1", tenant="acme")
+    assert isinstance(paused, AwaitingApproval)
     assert not shop.refunds.exists()
 
     clock.advance(12 * 60)
-    [approval] = asked.approvals
+    [approval] = paused.approvals
     await runtime.database.write(decide(approval.approval_id, "approved", "mia", ROLES, "yes, twice", clock.now()))
-    assert await run_due(runtime, lambda _name: shop.agent(PROMPT)) == 1
+    assert await run_due_jobs(runtime, lambda _name: shop.agent(PROMPT)) == 1
     assert shop.refunds.read_text().split() == [approval.approval_id]
 
-    summary, spans = await runtime.database.read(lambda conn: load_trace(conn, asked.facts.trace_id, "acme"))
+    summary, spans = await runtime.database.read(load_trace(paused.facts.trace_id, "acme"))
     [root] = span_tree(spans)
     assert [node.span.name for node in root.children] == [
         "chat shop-model",
@@ -107,8 +109,8 @@ async def test_a_refund_from_the_question_to_the_money(runtime: Runtime, shop: S
         "execute_tool refund",
         "invoke_agent shop",
     ]
-    carried_on = ["await_approval refund", "execute_tool refund", "chat shop-model"]
-    assert [node.span.name for node in root.children[-1].children] == carried_on
+    resumed = ["await_approval refund", "execute_tool refund", "chat shop-model"]
+    assert [node.span.name for node in root.children[-1].children] == resumed
     chats = [span for span in spans if span.kind == "model"]
     assert [span.attempt for span in chats] == [1, 2, 1]
     assert all((span.held or 0) >= span.cost == COST for span in chats)
@@ -116,6 +118,6 @@ async def test_a_refund_from_the_question_to_the_money(runtime: Runtime, shop: S
     assert wait.duration_ns == 12 * 60 * 10**9
     assert summary.cost == 3 * COST
 
-    held = await runtime.database.read(partial(load_holds, run_id=asked.facts.run_id))
+    held = await runtime.database.read(load_holds(run_id=paused.facts.run_id))
     assert [hold.state for hold in held] == ["settled"] * 3
-    assert await runtime.database.read(audit) == []
+    assert await runtime.database.read(find_discrepancies()) == []

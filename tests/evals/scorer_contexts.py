@@ -1,12 +1,12 @@
-"""Trials as scorers see them, and as they are kept."""
+"""Builders of cases, scorer contexts and trials."""
 
 import datetime as dt
 from datetime import timedelta
 from typing import Any
 
 from handrail.evals.eval_set.model import Case
-from handrail.evals.scorers.base import Seen
-from handrail.evals.scorers.score import Verdict
+from handrail.evals.scorer import ScorerContext
+from handrail.evals.scorers.score import TrialScore
 from handrail.evals.store.eval_runs import Trial
 from handrail.kernel.money import NanoUsd
 from handrail.runs.outcome import Answered, Facts
@@ -14,8 +14,8 @@ from handrail.runs.outcome import Answered, Facts
 ON = dt.date(2026, 11, 22)
 
 
-def case(case_id: str = "late", asked: str = "Where is it?", **expect: Any) -> Case:
-    return Case(id=case_id, input=asked, expect=expect or {"category": "delivery"}, source="this test", date=ON)
+def case(case_id: str = "late", text: str = "Where is it?", **expect: Any) -> Case:
+    return Case(id=case_id, input=text, expect=expect or {"category": "delivery"}, source="this test", date=ON)
 
 
 def answered(message: str) -> Answered[str]:
@@ -24,7 +24,7 @@ def answered(message: str) -> Answered[str]:
     )
 
 
-def seen(
+def make_context(
     observed: dict[str, Any],
     *,
     expect: dict[str, Any] | None = None,
@@ -32,8 +32,8 @@ def seen(
     deps: Any = None,
     seconds: float = 1.0,
     cost: int = 0,
-) -> Seen:
-    return Seen(
+) -> ScorerContext:
+    return ScorerContext(
         case=case(**(expect or {})),
         outcome=answered(message),
         observed=observed,
@@ -43,16 +43,16 @@ def seen(
     )
 
 
-def trial(case_id: str, passed: bool, number: int = 1, **more: Any) -> Trial:
-    given: dict[str, Any] = {
+def trial(case_id: str, passed: bool, number: int = 1, **overrides: Any) -> Trial:
+    fields: dict[str, Any] = {
         "run_id": f"run_{case_id}_{number}",
         "outcome": "answered",
         "path": "happy",
-        "verdict": Verdict({"category": passed}),
+        "score": TrialScore({"category": passed}),
         "observed": {"category": "delivery" if passed else "other"},
         "duration_ns": 1_000_000_000,
         "cost": NanoUsd(0),
         "model": "function:sort",
         "agent_hash": "a" * 64,
     }
-    return Trial(case_id=case_id, trial=number, **{**given, **more})
+    return Trial(case_id=case_id, trial=number, **{**fields, **overrides})

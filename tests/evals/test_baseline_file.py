@@ -1,4 +1,4 @@
-"""A baseline as a file: what it holds, what its diff shows, and the gate in a store that never saw its runs."""
+"""Baseline files: their content, their diffs, and the gate in a store without the baseline's runs."""
 
 import asyncio
 import json
@@ -14,16 +14,18 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-from handrail import Answered, BadInput, GovernedAgent, Outcome, Runtime, govern
+from handrail import Answered, BadInput, Outcome, Runtime, govern
 from handrail.evals import EvalSpec
-from handrail.evals.compare.comparison import compare_eval_runs, look_closer
-from handrail.evals.eval_set.model import freeze
-from handrail.evals.gate.gate import NoBaseline, gate, set_baseline
+from handrail.evals.compare.comparison import compare_eval_runs, load_case_detail
+from handrail.evals.errors import NoBaseline
+from handrail.evals.eval_set.lock import freeze
+from handrail.evals.gate.baseline import create_baseline
+from handrail.evals.gate.gate import run_gate
 from handrail.evals.gate.verdict_store import list_gates
-from handrail.evals.scorers.base import Scorer, Seen
-from handrail.evals.scorers.builtin import exact
-from handrail.evals.scorers.score import Verdict
-from handrail.evals.store.baseline_file import Carried, decode, encode, read_baseline, write_baseline
+from handrail.evals.scorer import Scorer, ScorerContext
+from handrail.evals.scorers.fields import exact
+from handrail.evals.scorers.score import TrialScore
+from handrail.evals.store.baseline_file import BaselineFile, decode, encode, read_baseline_file, write_baseline_file
 from handrail.evals.store.baselines import Baseline, list_baselines
 from handrail.evals.store.eval_runs import EvalRunView, Trial, list_eval_runs, load_eval_run
 from handrail.kernel.clock import from_unix_ns
@@ -42,7 +44,7 @@ values = st.recursive(
     max_leaves=6,
 )
 counts = st.integers(0, 2**62)
-moments = counts.map(from_unix_ns)
+times = counts.map(from_unix_ns)
 
 
 @st.composite
@@ -53,7 +55,7 @@ def trials(draw: st.DrawFn, case_id: str, number: int) -> Trial:
         run_id=draw(texts),
         outcome=draw(texts),
         path=draw(st.none() | texts),
-        verdict=Verdict(
+        score=TrialScore(
             draw(st.dictionaries(texts, st.booleans(), max_size=3)),
             draw(st.dictionaries(texts, shares, max_size=3)),
             draw(st.dictionaries(texts, texts, max_size=2)),
@@ -68,7 +70,7 @@ def trials(draw: st.DrawFn, case_id: str, number: int) -> Trial:
 
 
 @st.composite
-def baselines(draw: st.DrawFn) -> Carried:
+def baselines(draw: st.DrawFn) -> BaselineFile:
     keys = draw(st.lists(st.tuples(texts, st.integers(1, 4)), min_size=1, max_size=5, unique=True))
     head: dict[str, Any] = {"agent": draw(texts), "set_hash": draw(texts)}
     run: dict[str, Any] = {"eval_run_id": draw(texts)}
@@ -79,163 +81,171 @@ def baselines(draw: st.DrawFn) -> Carried:
         baseline_id=draw(texts),
         agent_hash=draw(st.sampled_from([None, "a" * 64])),
         by=draw(texts),
-        at=draw(moments),
+        at=draw(times),
         trials=draw(st.integers(1, 32)),
         scored_by=scored_by,
     )
-    ran: dict[str, Any] = {"cases": draw(counts), "started_at": draw(moments), "ended_at": draw(moments)}
-    view = EvalRunView(**head, **run, **ran, scored_by=scored_by)
-    made = tuple(draw(trials(case_id, number)) for case_id, number in keys)
-    return Carried(path=FILE, baseline=baseline, view=view, trials=made)
+    run_fields: dict[str, Any] = {"cases": draw(counts), "started_at": draw(times), "ended_at": draw(times)}
+    view = EvalRunView(**head, **run, **run_fields, scored_by=scored_by)
+    drawn = tuple(draw(trials(case_id, number)) for case_id, number in keys)
+    return BaselineFile(path=FILE, baseline=baseline, view=view, trials=drawn)
 
 
-def in_order(carried: Carried, order: list[str]) -> Carried:
-    return replace(carried, trials=tuple(sorted(carried.trials, key=lambda t: (order.index(t.case_id), t.trial))))
+def in_order(baseline_file: BaselineFile, order: list[str]) -> BaselineFile:
+    return replace(
+        baseline_file,
+        trials=tuple(sorted(baseline_file.trials, key=lambda trial: (order.index(trial.case_id), trial.trial))),
+    )
 
 
 @given(baselines(), st.randoms())
-def test_a_file_holds_all_of_a_baseline(carried: Carried, random: Any) -> None:
-    """What is read is what was written, its trials in the set's order; the same baseline makes the same bytes."""
-    order = list(dict.fromkeys(each.case_id for each in carried.trials))
+def test_a_baseline_survives_a_file(baseline_file: BaselineFile, random: Any) -> None:
+    """A file decodes to the baseline that was encoded, with trials in the set's order; encoding is deterministic."""
+    order = list(dict.fromkeys(trial.case_id for trial in baseline_file.trials))
     random.shuffle(order)
-    body = encode(carried, order)
-    assert decode(FILE, body) == in_order(carried, order)
-    assert body.count(b"\n") == len(carried.trials) + 2
-    shuffled = random.sample(carried.trials, len(carried.trials))
-    turned = [replace(each, observed=dict(reversed(each.observed.items()))) for each in shuffled]
-    assert encode(replace(carried, trials=tuple(turned)), order) == body
+    body = encode(baseline_file, order)
+    assert decode(FILE, body) == in_order(baseline_file, order)
+    assert body.count(b"\n") == len(baseline_file.trials) + 2
+    shuffled = random.sample(baseline_file.trials, len(baseline_file.trials))
+    reordered = [replace(trial, observed=dict(reversed(trial.observed.items()))) for trial in shuffled]
+    assert encode(replace(baseline_file, trials=tuple(reordered)), order) == body
 
 
-class Hurried(VirtualClock):
+class InstantClock(VirtualClock):
     async def sleep(self, seconds: float) -> None:
         self.advance(seconds)
 
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    with sandbox(tmp_path, clock=Hurried()) as opened:
-        yield opened
+    with sandbox(tmp_path, clock=InstantClock()) as active:
+        yield active
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Runtime]:
-    """A store that has no run of the first one's."""
-    with sandbox(tmp_path, clock=Hurried(), store="elsewhere.db") as opened:
-        opened.clock.advance(60)  # type: ignore[attr-defined]
-        yield opened
+    """A second, empty store."""
+    with sandbox(tmp_path, clock=InstantClock(), store="elsewhere.db") as active:
+        active.clock.advance(60)  # type: ignore[attr-defined]
+        yield active
 
 
 @pytest.fixture
 def cases(tmp_path: Path) -> Path:
     path = tmp_path / "cases.yaml"
-    rows = [f"  - {{id: {w}, input: {w}, expect: {{said: {w}}}, source: here, date: 2026-11-22}}\n" for w in WORDS]
-    path.write_text("name: echo\ndescription: What comes back.\ncases:\n" + "".join(rows))
+    rows = [
+        f"  - {{id: {word}, input: {word}, expect: {{reply: {word}}}, source: here, date: 2026-11-22}}\n"
+        for word in WORDS
+    ]
+    path.write_text("name: echo\ndescription: The input, repeated.\ncases:\n" + "".join(rows))
     freeze(path, "first", ON)
     return path
 
 
 def echo(
     cases: Path, *wrong: str, prompt: str = "Echo.", name: str = "echo", scorers: tuple[Scorer, ...] = ()
-) -> GovernedAgent[Any, str]:
-    """An agent that says again what it hears, but for these words."""
+) -> EvalSpec[Any, str]:
+    """An agent that repeats its input, except for these words."""
 
     def model(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
-        heard = next(str(part.content) for part in messages[-1].parts if isinstance(part, UserPromptPart))
-        return ModelResponse([TextPart("what?" if heard in wrong else heard)])
+        prompt_text = next(str(part.content) for part in messages[-1].parts if isinstance(part, UserPromptPart))
+        return ModelResponse([TextPart("what?" if prompt_text in wrong else prompt_text)])
 
     agent: Agent[Any, str] = Agent(FunctionModel(model, model_name="echo"), instructions=prompt)
-    return govern(agent, name=name, trials=EvalSpec[Any, str](cases=cases, observe=observe, scorers=scorers))
+    return EvalSpec(agent=govern(agent, name=name), cases=cases, observe=observe, scorers=scorers)
 
 
 def observe(outcome: Outcome[str]) -> Mapping[str, Any]:
-    return {"said": outcome.output} if isinstance(outcome, Answered) else {}
+    return {"reply": outcome.output} if isinstance(outcome, Answered) else {}
 
 
-def polite(_seen: Seen) -> bool:
+def polite(_context: ScorerContext) -> bool:
     return True
 
 
-async def written(runtime: Runtime, agent: GovernedAgent[Any, Any], path: Path, count: int = 1) -> Carried:
-    """A baseline of the agent, in a file."""
-    found = await set_baseline(runtime, agent, by="ann", trials=count)
-    view, made = await runtime.database.read(lambda conn: load_eval_run(conn, found.eval_run_id))
-    write_baseline(Carried(path=path, baseline=found, view=view, trials=tuple(made)), WORDS)
-    return read_baseline(path)
+async def write_baseline(runtime: Runtime, spec: EvalSpec[Any, Any], path: Path, count: int = 1) -> BaselineFile:
+    """Creates a baseline, writes it to a file, and reads the file."""
+    baseline = await create_baseline(runtime, spec, by="ann", trials=count)
+    view, stored_trials = await runtime.database.read(load_eval_run(baseline.eval_run_id))
+    write_baseline_file(BaselineFile(path=path, baseline=baseline, view=view, trials=tuple(stored_trials)), WORDS)
+    return read_baseline_file(path)
 
 
 async def test_a_diff_shows_what_changed(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
     """Of two baselines that differ in one case, the head, that case's line and the last line differ."""
-    await written(runtime, echo(cases), tmp_path / "old")
-    await written(runtime, echo(cases, "two", prompt="Say it."), tmp_path / "new")
+    await write_baseline(runtime, echo(cases), tmp_path / "old")
+    await write_baseline(runtime, echo(cases, "two", prompt="Say it."), tmp_path / "new")
     old, new = ((tmp_path / name).read_bytes().splitlines() for name in ("old", "new"))
     assert [json.loads(line).get("case") for line in new] == [None, *WORDS, None]
     assert [number for number, (a, b) in enumerate(zip(old, new, strict=True)) if a != b] == [0, 2, 4]
 
 
-async def test_the_gate_where_no_baseline_is(runtime: Runtime, elsewhere: Runtime, cases: Path, tmp_path: Path) -> None:
-    """The file alone is enough for a verdict, and its baseline is in the store then, once however often it is used."""
-    carried = await written(runtime, echo(cases, "one"), tmp_path / "b.jsonl", 2)
-    blocked = await gate(elsewhere, echo(cases, "one", "two"), carried=carried)
-    passed = await gate(elsewhere, echo(cases, "one"), carried=read_baseline(tmp_path / "b.jsonl"))
-    assert (blocked.verdict.passed, passed.verdict.passed) == (False, True)
-    assert (blocked.verdict.newly_failing, blocked.verdict.baseline_trials) == (("two",), 2)
-    assert blocked.baseline == carried.baseline
-    assert await elsewhere.database.read(lambda conn: list_baselines(conn, "echo", 9)) == [carried.baseline]
-    assert len(await elsewhere.database.read(lambda conn: list_eval_runs(conn, "echo", 9))) == 3
-    gates = await elsewhere.database.read(lambda conn: list_gates(conn, "echo", 9))
-    assert {each.baseline_id for each in gates} == {carried.baseline.baseline_id}
-
-
-async def test_the_diff_with_runs_of_elsewhere(
+async def test_the_gate_without_a_stored_baseline(
     runtime: Runtime, elsewhere: Runtime, cases: Path, tmp_path: Path
 ) -> None:
-    """A baseline from a file is compared by what was observed, all there is of it; steps and prompt are unknown."""
-    carried = await written(runtime, echo(cases), tmp_path / "b.jsonl")
-    gated = await gate(elsewhere, echo(cases, "two", prompt="Say it."), carried=carried)
-    found = await compare_eval_runs(elsewhere, "baseline", "newest", "echo")
-    assert found.before.eval_run_id == carried.view.eval_run_id
-    assert found.agents == (carried.baseline.agent_hash, gated.agent_hash)
-    assert (found.prompt, found.prompt_known) == ((), False)
-    assert {each.case_id: set(each.changes) for each in found.diff.cases if each.changes} == {"two": {"newly-failing"}}
-    close = await look_closer(elsewhere, next(each for each in found.diff.cases if each.case_id == "two"))
-    assert [(each.kind, each.text) for each in close.output if each.kind != "same"] == [
+    """The file alone is enough for a verdict; its baseline is stored at the first use and only once."""
+    baseline_file = await write_baseline(runtime, echo(cases, "one"), tmp_path / "b.jsonl", 2)
+    blocked = await run_gate(elsewhere, echo(cases, "one", "two"), baseline_file=baseline_file)
+    passed = await run_gate(elsewhere, echo(cases, "one"), baseline_file=read_baseline_file(tmp_path / "b.jsonl"))
+    assert (blocked.verdict.passed, passed.verdict.passed) == (False, True)
+    assert (blocked.verdict.newly_failing, blocked.verdict.baseline_trials) == (("two",), 2)
+    assert blocked.baseline == baseline_file.baseline
+    assert await elsewhere.database.read(list_baselines("echo", 9)) == [baseline_file.baseline]
+    assert len(await elsewhere.database.read(list_eval_runs("echo", 9))) == 3
+    gates = await elsewhere.database.read(list_gates("echo", 9))
+    assert {gate.baseline_id for gate in gates} == {baseline_file.baseline.baseline_id}
+
+
+async def test_the_diff_with_runs_of_another_store(
+    runtime: Runtime, elsewhere: Runtime, cases: Path, tmp_path: Path
+) -> None:
+    """A baseline from a file is compared by its observed fields; its steps and prompt are unknown."""
+    baseline_file = await write_baseline(runtime, echo(cases), tmp_path / "b.jsonl")
+    gated = await run_gate(elsewhere, echo(cases, "two", prompt="Say it."), baseline_file=baseline_file)
+    comparison = await compare_eval_runs(elsewhere, "baseline", "newest", "echo")
+    assert comparison.before.eval_run_id == baseline_file.view.eval_run_id
+    assert comparison.agents == (baseline_file.baseline.agent_hash, gated.agent_hash)
+    assert (comparison.prompt, comparison.prompt_known) == ((), False)
+    assert {case.case_id: set(case.changes) for case in comparison.diff.cases if case.changes} == {
+        "two": {"newly-failing"}
+    }
+    detail = await load_case_detail(elsewhere, next(case for case in comparison.diff.cases if case.case_id == "two"))
+    assert [(piece.kind, piece.text) for piece in detail.output if piece.kind != "same"] == [
         ("removed", "two"),
         ("added", "what?"),
     ]
-    assert close.trajectory.pairs == ()
+    assert detail.trajectory.pairs == ()
 
 
-async def test_the_file_goes_before_the_store(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
-    """The file's baseline is the one compared with, though the store has a newer one."""
-    carried = await written(runtime, echo(cases), tmp_path / "b.jsonl")
+async def test_the_file_takes_precedence_over_the_store(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
+    """The gate uses the file's baseline even if the store has a newer one."""
+    baseline_file = await write_baseline(runtime, echo(cases), tmp_path / "b.jsonl")
     runtime.clock.advance(60)  # type: ignore[attr-defined]
-    newer = await set_baseline(runtime, echo(cases, "one"), by="ben")
+    newer = await create_baseline(runtime, echo(cases, "one"), by="ben")
     worse = echo(cases, "one")
-    assert (await gate(runtime, worse)).baseline == newer
-    against = await gate(runtime, worse, carried=carried)
-    assert (against.baseline, against.verdict.passed) == (carried.baseline, False)
+    assert (await run_gate(runtime, worse)).baseline == newer
+    gated = await run_gate(runtime, worse, baseline_file=baseline_file)
+    assert (gated.baseline, gated.verdict.passed) == (baseline_file.baseline, False)
 
 
-async def test_what_a_file_cannot_be_compared_with(
-    runtime: Runtime, elsewhere: Runtime, cases: Path, tmp_path: Path
-) -> None:
-    """Another agent, other scorers and another state of the set are refused before any trial, with the way out."""
-    carried = await written(runtime, echo(cases), tmp_path / "b.jsonl")
-    with pytest.raises(BadInput, match=r"b.jsonl: a baseline of agent echo, not of other; name the file of other"):
-        await gate(elsewhere, echo(cases, name="other"), carried=carried)
-    anew = r"run `handrail eval baseline echo --write \S*b.jsonl` with the agent as it is in production"
-    with pytest.raises(NoBaseline, match=rf"\(changed since: exact, polite\); {anew}"):
-        await gate(elsewhere, echo(cases, scorers=(exact(), polite)), carried=carried)
+async def test_incompatible_baseline_files(runtime: Runtime, elsewhere: Runtime, cases: Path, tmp_path: Path) -> None:
+    """A file of another agent, other scorers or another state of the set is refused before any trial, with advice."""
+    baseline_file = await write_baseline(runtime, echo(cases), tmp_path / "b.jsonl")
+    with pytest.raises(BadInput, match=r"b.jsonl: a baseline of agent echo, not of other; pass the file of other"):
+        await run_gate(elsewhere, echo(cases, name="other"), baseline_file=baseline_file)
+    advice = r"run `handrail eval baseline echo --write \S*b.jsonl` with the agent as it is in production"
+    with pytest.raises(NoBaseline, match=rf"\(changed since: exact, polite\); {advice}"):
+        await run_gate(elsewhere, echo(cases, scorers=(exact(), polite)), baseline_file=baseline_file)
     change(cases)
-    with pytest.raises(NoBaseline, match=rf"b.jsonl: the set has changed since this baseline of 2026-01-01 .*{anew}"):
-        await gate(elsewhere, echo(cases), carried=carried)
-    [view] = await elsewhere.database.read(lambda conn: list_eval_runs(conn, None, 9))
-    assert view.eval_run_id == carried.view.eval_run_id
+    with pytest.raises(NoBaseline, match=rf"b.jsonl: the set has changed since this baseline of 2026-01-01 .*{advice}"):
+        await run_gate(elsewhere, echo(cases), baseline_file=baseline_file)
+    [view] = await elsewhere.database.read(list_eval_runs(None, 9))
+    assert view.eval_run_id == baseline_file.view.eval_run_id
 
 
 def change(cases: Path) -> None:
-    """Another state of the set, frozen."""
-    cases.write_text(cases.read_text().replace("said: two", "said: too"))
+    """Changes the set and freezes it."""
+    cases.write_text(cases.read_text().replace("reply: two", "reply: too"))
     freeze(cases, "another answer", ON)
 
 
@@ -243,46 +253,52 @@ def without(line: int) -> Callable[[list[bytes]], list[bytes]]:
     return lambda lines: [*lines[:line], *lines[line + 1 :]]
 
 
-def swapped(line: int, old: bytes, new: bytes) -> Callable[[list[bytes]], list[bytes]]:
-    return lambda lines: [each.replace(old, new) if at == line else each for at, each in enumerate(lines)]
+def with_replacement(line: int, old: bytes, new: bytes) -> Callable[[list[bytes]], list[bytes]]:
+    return lambda lines: [text.replace(old, new) if index == line else text for index, text in enumerate(lines)]
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("damage", "message"),
     [
         (lambda _lines: [], r"b.jsonl:1: not a baseline; `handrail eval baseline AGENT --write"),
         (lambda _lines: [b"name: echo"], r"b.jsonl:1: not a baseline"),
         (without(0), r"b.jsonl:1: not a baseline"),
         (lambda lines: lines[:1], r"b.jsonl:1: there are no trials after this line; restore the file"),
-        (without(2), r"b.jsonl:4: its columns are not of 2 trials"),
+        (without(2), r"b.jsonl:4: its columns do not have 2 entries"),
         (without(4), r"b.jsonl:4: run_id: Field required"),
-        (swapped(3, b'"case"', b'<<<<<<< "case"'), r"b.jsonl:4: Invalid JSON"),
-        (swapped(2, b'"answered"', b"7"), r"b.jsonl:3: outcome: Input should be a valid string"),
-        (swapped(2, b'"said": true', b'"said": false'), r"b.jsonl:3: value: 1.0 where its fields and scores make 0.0"),
-        (swapped(3, b'"three"', b'"one"'), r"b.jsonl:4: trial 1 of case one stands on line 2 already"),
-        (swapped(0, b'"by"', b'"buy"'), r"b.jsonl:1: by: Field required"),
-        (swapped(0, b'baseline": 1', b'baseline": 2'), r"newer Handrail \(format 2, this one reads 1\); upgrade it"),
+        (with_replacement(3, b'"case"', b'<<<<<<< "case"'), r"b.jsonl:4: Invalid JSON"),
+        (with_replacement(2, b'"answered"', b"7"), r"b.jsonl:3: outcome: Input should be a valid string"),
+        (
+            with_replacement(2, b'"reply": true', b'"reply": false'),
+            r"b.jsonl:3: value: 1.0, but its fields and scores give 0.0",
+        ),
+        (with_replacement(3, b'"three"', b'"one"'), r"b.jsonl:4: trial 1 of case one is on line 2 already"),
+        (with_replacement(0, b'"by"', b'"buy"'), r"b.jsonl:1: by: Field required"),
+        (
+            with_replacement(0, b'baseline": 1', b'baseline": 2'),
+            r"newer Handrail \(format 2, this one reads 1\); upgrade Handrail",
+        ),
     ],
 )
-async def test_a_broken_file(runtime: Runtime, cases: Path, tmp_path: Path, broken: Any, said: str) -> None:
-    """A file that is not as it was written is refused, with the line where that shows."""
+async def test_a_damaged_file(runtime: Runtime, cases: Path, tmp_path: Path, damage: Any, message: str) -> None:
+    """A damaged file is refused with the number of the damaged line."""
     path = tmp_path / "b.jsonl"
-    await written(runtime, echo(cases), path)
-    path.write_bytes(b"".join(line + b"\n" for line in broken(path.read_bytes().splitlines())))
-    with pytest.raises(BadInput, match=said):
-        read_baseline(path)
+    await write_baseline(runtime, echo(cases), path)
+    path.write_bytes(b"".join(line + b"\n" for line in damage(path.read_bytes().splitlines())))
+    with pytest.raises(BadInput, match=message):
+        read_baseline_file(path)
 
 
 def test_no_file(tmp_path: Path) -> None:
-    """A file that is not there is named, with the command that writes one."""
+    """A missing file is named, with the command that writes one."""
     with pytest.raises(BadInput, match=r"none.jsonl: cannot be read \(No such file .*`handrail eval baseline AGENT"):
-        read_baseline(tmp_path / "none.jsonl")
+        read_baseline_file(tmp_path / "none.jsonl")
 
 
 def test_a_file_that_cannot_be_written(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
-    """Nothing is lost where the file cannot be written: the baseline is in the store, and the message says how on."""
+    """If the file cannot be written, the baseline is still stored, and the error says how to write it again."""
     (tmp_path / "b.jsonl").mkdir()
-    with pytest.raises(BadInput, match=r"b.jsonl: cannot be written .* is in the store: add `--from eval_"):
-        asyncio.run(written(runtime, echo(cases), tmp_path / "b.jsonl"))
-    assert len(runtime.database.read_now(lambda conn: list_baselines(conn, "echo", 9))) == 1
-    assert [each.name for each in tmp_path.glob(".b.jsonl*")] == []
+    with pytest.raises(BadInput, match=r"b.jsonl: cannot be written .* itself is stored: add `--from eval_"):
+        asyncio.run(write_baseline(runtime, echo(cases), tmp_path / "b.jsonl"))
+    assert len(runtime.database.read_now(list_baselines("echo", 9))) == 1
+    assert [file.name for file in tmp_path.glob(".b.jsonl*")] == []

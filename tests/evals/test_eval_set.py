@@ -1,4 +1,4 @@
-"""Eval sets: what is read, what is refused and with which words, and what the lock notices."""
+"""Eval sets: reading, error messages, and the changes that the lock detects."""
 
 import datetime as dt
 import json
@@ -12,7 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.evals.eval_set.model import Case, Difference, EvalSet, check_frozen, compare, freeze, load_set, lock_path
+from handrail.evals.eval_set.lock import EvalSetDiff, check_frozen, diff_hashes, freeze, lock_path
+from handrail.evals.eval_set.model import Case, EvalSet, load_eval_set
 from handrail.kernel.errors import BadInput
 
 TODAY = dt.date(2026, 11, 22)
@@ -44,12 +45,12 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 def refusal(path: Path) -> str:
     with pytest.raises(BadInput) as caught:
-        load_set(path)
+        load_eval_set(path)
     return str(caught.value)
 
 
 slugs = st.from_regex(r"[a-z0-9]{1,8}(-[a-z0-9]{1,8})?", fullmatch=True)
-# Characters that YAML can carry, so that a set survives being written and read.
+# Only characters that YAML can represent, so that a set can be written and read.
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn", "Co")), min_size=1, max_size=20)
 lines = texts.map(str.strip).filter(lambda text: text and len(text.splitlines()) == 1)
 values = st.none() | st.booleans() | st.integers(-1000, 1000) | texts
@@ -72,8 +73,8 @@ sets = st.builds(
 
 
 def test_reads_cases_with_their_expectations(tmp_path: Path) -> None:
-    """A set is read with its inputs, expected values and tags as written."""
-    loaded = load_set(write(tmp_path, CASES))
+    """An eval set is read with its inputs, expected values and tags as written."""
+    loaded = load_eval_set(write(tmp_path, CASES))
     assert [case.id for case in loaded.cases] == ["late", "thanks"]
     assert loaded.cases[0].input == "Where is it?\n"
     assert loaded.cases[0].expect == {"category": "delivery", "order": "1042", "refund": True}
@@ -97,20 +98,20 @@ def test_hash_ignores_how_the_yaml_is_laid_out(
     data = original.model_dump(exclude={"cases": {"__all__": {"input_file"}}})
     data["cases"] = [{**case, "tags": list(case["tags"])} for case in data["cases"]]
     text = yaml.safe_dump(data, default_flow_style=flow, allow_unicode=not ascii_only, width=width)
-    loaded = load_set(write(tmp_path_factory.mktemp("set"), text))
+    loaded = load_eval_set(write(tmp_path_factory.mktemp("set"), text))
     assert loaded.content_hash == original.content_hash
 
 
 @given(sets, cases, st.sampled_from(["id", "input", "expect", "source", "date", "tags"]))
 def test_hash_changes_with_any_field(original: EvalSet, other: Case, field: str) -> None:
-    """A different value in any field of any case gives another content hash."""
+    """The content hash changes exactly if the value of a field changes."""
     changed = original.cases[0].model_copy(update={field: getattr(other, field)})
     same = sorted(changed.tags) == sorted(original.cases[0].tags) if field == "tags" else changed == original.cases[0]
     after = original.model_copy(update={"cases": (changed, *original.cases[1:])})
     assert (after.content_hash == original.content_hash) == same
 
 
-def test_hash_tells_types_of_expected_values_apart() -> None:
+def test_hash_depends_on_the_types_of_expected_values() -> None:
     """1, true, 1.0 and "1" are four different expectations."""
     base = {"id": "a", "input": "x", "source": "s", "date": TODAY}
     hashes = {Case.model_validate({**base, "expect": {"v": v}}).content_hash for v in (1, True, 1.0, "1")}
@@ -118,11 +119,11 @@ def test_hash_tells_types_of_expected_values_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("name: parcels\n", "", "cases.yaml:1: name: this field is required"),
         ("name: parcels", "name: Parcels!", "cases.yaml:1: name: "),
-        ("  - id: thanks", "  - id: late", "cases.yaml:11: case 'late', id: the id is taken by the case on line 4"),
+        ("  - id: thanks", "  - id: late", "cases.yaml:11: case 'late', id: the case on line 4 already has this id"),
         ("    input: Thank you!\n", "", "cases.yaml:11: case 'thanks', input: this field is required"),
         ("input: Thank you!", "input: 12", "cases.yaml:12: case 'thanks', input: Input should be a valid string"),
         ("input: Thank you!", 'input: ""', "cases.yaml:12: case 'thanks', input: "),
@@ -132,7 +133,7 @@ def test_hash_tells_types_of_expected_values_apart() -> None:
         ("date: 2026-11-22\n    tags", "date: 2026-11-32\n    tags", "cases.yaml:9: '2026-11-32' cannot be read"),
         ("refund: true", "refund: .nan", "cases.yaml:7: case 'late', expect.refund"),
         ("refund: true", "refund: 2026-11-22", "cases.yaml:7: case 'late', expect.refund"),
-        ("order: null", "category: billing", "cases.yaml:13: the key 'category' stands twice"),
+        ("order: null", "category: billing", "cases.yaml:13: the key 'category' occurs twice"),
         ("order: null", "1: billing", "cases.yaml:13: a key is not text"),
         ("input: Thank you!", "input: &a Hi\n    extra: *a", "cases.yaml:13: an alias (*name)"),
         ("input: Thank you!", "input: {repeat: 3}", "cases.yaml:12: case 'thanks', input: "),
@@ -142,32 +143,32 @@ def test_hash_tells_types_of_expected_values_apart() -> None:
         ("Thank you!", "Thank \x07you", "not valid YAML"),
     ],
 )
-def test_a_wrong_set_is_refused_by_line_and_case(tmp_path: Path, old: str, new: str, says: str) -> None:
-    """What is wrong in a set is named with its file, line and case."""
+def test_errors_name_line_and_case(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """An error in an eval set names the file, line and case."""
     assert old in CASES
-    assert says in refusal(write(tmp_path, CASES.replace(old, new, 1)))
+    assert message in refusal(write(tmp_path, CASES.replace(old, new, 1)))
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "the file is empty"),
         (b"- a\n- b\n", "cases.yaml:1: the file: "),
         (b"name: a\ndescription: b\ncases: 3\n", "cases.yaml:3: cases: "),
-        (b"name: a\ndescription: b\ncases: []\n", "cases.yaml:3: cases: a set needs at least one case; add one"),
+        (b"name: a\ndescription: b\ncases: []\n", "cases.yaml:3: cases: an eval set needs at least one case; add one"),
         (b"name: a\ndescription: b\ncases:\n  - 3\n", "cases.yaml:4: case number 1"),
         (b"name: a\ndescription: \xff\n", "cases.yaml:2: not UTF-8 (byte 0xff)"),
         (b"a: " + b"[" * 100_000, "cases.yaml:1: more than 20 levels"),
         (b"a: &x [*x]\n", "alias"),
     ],
 )
-def test_a_file_that_is_no_set_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
-    """Empty, misshapen, binary, recursive and absurdly nested files are refused with a message."""
-    assert says in refusal(write(tmp_path, content))
+def test_a_file_that_is_not_an_eval_set_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """Empty, malformed, binary, recursive and too deeply nested files are refused with a message."""
+    assert message in refusal(write(tmp_path, content))
 
 
-def test_many_faults_are_shown_together_but_not_all(tmp_path: Path) -> None:
-    """Five faults are named at once and the rest counted."""
+def test_the_first_five_errors_are_listed(tmp_path: Path) -> None:
+    """The first five errors are listed and the rest counted."""
     text = "name: a\ndescription: b\ncases:\n" + "  - id: x\n" * 3
     message = refusal(write(tmp_path, text))
     assert message.count("this field is required") == 5
@@ -176,32 +177,32 @@ def test_many_faults_are_shown_together_but_not_all(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """A path without a file is named in the error."""
-    assert "nowhere.yaml: cannot be read" in refusal(tmp_path / "nowhere.yaml")
+    assert "absent.yaml: cannot be read" in refusal(tmp_path / "absent.yaml")
 
 
-def with_paste(folder: Path, name: str) -> Path:
+def with_input_file(folder: Path, name: str) -> Path:
     return write(folder, CASES.replace("input: Thank you!", f"input_file: {name}"))
 
 
 def test_an_input_file_counts_like_an_input(tmp_path: Path) -> None:
-    """The bytes beside the set are the input, and changing one of them changes the hash."""
+    """The input is the content of the file, and changing one byte of it changes the hash."""
     (tmp_path / "paste.txt").write_bytes(b"Thank you!")
-    loaded = load_set(with_paste(tmp_path, "paste.txt"))
-    inline = load_set(write(tmp_path, CASES))
+    loaded = load_eval_set(with_input_file(tmp_path, "paste.txt"))
+    inline = load_eval_set(write(tmp_path, CASES))
     assert loaded.cases[1].input == "Thank you!"
     assert loaded.content_hash == inline.content_hash
     (tmp_path / "paste.txt").write_bytes(b"Thank you!\r\n")
-    assert load_set(with_paste(tmp_path, "paste.txt")).content_hash != inline.content_hash
+    assert load_eval_set(with_input_file(tmp_path, "paste.txt")).content_hash != inline.content_hash
 
 
 @pytest.mark.parametrize("name", ["../secret.txt", "/etc/hostname", "link.txt", '"a\\0b"', "absent.txt", "."])
-def test_an_input_file_must_lie_in_the_folder(tmp_path: Path, name: str) -> None:
-    """Paths out of the set's folder, links included, and files that are not there are refused with the case's name."""
+def test_an_input_file_must_be_in_the_folder(tmp_path: Path, name: str) -> None:
+    """Paths outside the eval set's folder, links included, and missing files are refused, naming the case."""
     (tmp_path / "secret.txt").write_text("secret")
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
-    assert "case 'thanks', input_file: " in refusal(with_paste(folder, name))
+    assert "case 'thanks', input_file: " in refusal(with_input_file(folder, name))
 
 
 def test_a_case_has_one_input(tmp_path: Path) -> None:
@@ -214,44 +215,44 @@ hashes = st.dictionaries(slugs, st.sampled_from("abc"), max_size=6)
 
 
 @given(hashes, hashes)
-def test_compare_accounts_for_every_case(before: dict[str, str], after: dict[str, str]) -> None:
-    """Each case is in exactly the one list that its two states put it in."""
-    found = compare(before, after)
+def test_diff_hashes_covers_every_case(before: dict[str, str], after: dict[str, str]) -> None:
+    """Each case that was added, removed or changed is in exactly that list."""
+    diff = diff_hashes(before, after)
     for case in before.keys() | after.keys():
-        assert (case in found.added) == (case not in before)
-        assert (case in found.removed) == (case not in after)
-        assert (case in found.changed) == (case in before and case in after and before[case] != after[case])
-    assert bool(found) == (before != after)
+        assert (case in diff.added) == (case not in before)
+        assert (case in diff.removed) == (case not in after)
+        assert (case in diff.changed) == (case in before and case in after and before[case] != after[case])
+    assert bool(diff) == (before != after)
 
 
 def test_a_set_without_a_lock_is_not_frozen(tmp_path: Path) -> None:
     """A missing lock is an error that gives the command to freeze."""
     path = write(tmp_path, CASES)
     with pytest.raises(BadInput, match=r'missing.*handrail eval freeze parcels --why "\.\.\."'):
-        check_frozen(load_set(path), lock_path(path))
+        check_frozen(load_eval_set(path), lock_path(path))
 
 
 def test_a_frozen_set_passes_until_a_case_differs(tmp_path: Path) -> None:
-    """After freezing the set passes; added, changed and removed cases are then named."""
+    """After freezing, the eval set passes; later additions, changes and removals are reported."""
     path = write(tmp_path, CASES)
-    done = freeze(path, "first cases", TODAY)
-    assert done.difference == Difference(added=("late", "thanks"))
-    check_frozen(load_set(path), done.lock)
+    frozen = freeze(path, "first cases", TODAY)
+    assert frozen.diff == EvalSetDiff(added=("late", "thanks"))
+    check_frozen(load_eval_set(path), frozen.lock)
     changed = CASES.replace("refund: true", "refund: false").replace("id: thanks", "id: many-thanks")
     with pytest.raises(BadInput) as caught:
-        check_frozen(load_set(write(tmp_path, changed)), done.lock)
+        check_frozen(load_eval_set(write(tmp_path, changed)), frozen.lock)
     assert "added: many-thanks; changed: late; removed: thanks" in str(caught.value)
     assert 'handrail eval freeze parcels --why "..."' in str(caught.value)
 
 
 def test_freezing_appends_to_the_history(tmp_path: Path) -> None:
-    """Each freeze adds its hash, day, reason, case count and case ids after those before it."""
+    """Each freeze appends its hash, date, reason, case count and case ids to the history."""
     path = write(tmp_path, CASES)
     first = freeze(path, "first cases", TODAY)
     write(tmp_path, CASES.replace("refund: true", "refund: false"))
     second = freeze(path, "the policy\nchanged", dt.date(2026, 12, 1))
     lock = json.loads(second.lock.read_text())
-    assert lock["hash"] == second.content_hash == load_set(path).content_hash
+    assert lock["hash"] == second.content_hash == load_eval_set(path).content_hash
     assert [entry["hash"] for entry in lock["history"]] == [first.content_hash, second.content_hash]
     assert lock["history"][1] == {
         "hash": second.content_hash,
@@ -265,7 +266,7 @@ def test_freezing_appends_to_the_history(tmp_path: Path) -> None:
 
 
 def test_freezing_an_unchanged_set_writes_nothing(tmp_path: Path) -> None:
-    """A second freeze of the same set says so and leaves the file alone."""
+    """A second freeze without changes does not write the file."""
     path = write(tmp_path, CASES)
     lock = freeze(path, "first cases", TODAY).lock
     before = (lock.read_bytes(), lock.stat().st_mtime_ns, lock.stat().st_ino)
@@ -283,8 +284,8 @@ def test_freezing_needs_a_reason(tmp_path: Path, why: str) -> None:
     assert os.listdir(tmp_path) == ["cases.yaml"]
 
 
-def test_a_lock_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
-    """When no more bytes can be written, freezing fails by name, and the old lock stands with nothing beside it."""
+def test_a_lock_that_cannot_be_written_is_not_changed(tmp_path: Path) -> None:
+    """When no more bytes can be written, freezing fails, the old lock is unchanged and no other file is left."""
     path = write(tmp_path, CASES)
     lock = freeze(path, "first cases", TODAY).lock
     before = lock.read_bytes()
@@ -302,10 +303,10 @@ def test_a_lock_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["not json", "{}", "swap"])
 def test_a_damaged_lock_is_refused(tmp_path: Path, damage: str) -> None:
-    """A lock that is not JSON, lacks fields, or whose hashes disagree is not trusted."""
+    """A lock that is not JSON, lacks fields, or contains contradicting hashes is refused."""
     path = write(tmp_path, CASES)
-    done = freeze(path, "first cases", TODAY)
-    late = load_set(path).case_hashes["late"]
-    done.lock.write_text(done.lock.read_text().replace(late, "0" * 64) if damage == "swap" else damage)
+    frozen = freeze(path, "first cases", TODAY)
+    late = load_eval_set(path).case_hashes["late"]
+    frozen.lock.write_text(frozen.lock.read_text().replace(late, "0" * 64) if damage == "swap" else damage)
     with pytest.raises(BadInput, match=r"cases\.lock: not as .* restore it"):
-        check_frozen(load_set(path), done.lock)
+        check_frozen(load_eval_set(path), frozen.lock)

@@ -1,4 +1,4 @@
-"""The built-in redaction: what it finds, what it leaves alone, and what it is known to miss."""
+"""The built-in redaction: what it replaces, what it keeps, and what it is known to miss."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from handrail.evals.from_production.pii import redact_text
 
 
 @pytest.mark.parametrize(
-    ("text", "left"),
+    ("text", "redacted"),
     [
         ("write to ann.b+shop@mail.example.co.uk, please", "write to [e-mail], please"),
         ("jörg@müller.example", "[e-mail]"),
@@ -23,9 +23,9 @@ from handrail.evals.from_production.pii import redact_text
         ("٠١٧٠١٢٣٤٥٦٧", "[phone]"),
     ],
 )
-def test_what_is_found(text: str, left: str) -> None:
-    """Addresses, cards, IBANs and telephone numbers are taken out, the text around them stays."""
-    assert redact_text(text)[0] == left
+def test_what_is_replaced(text: str, redacted: str) -> None:
+    """E-mail addresses, cards, IBANs and telephone numbers are replaced, and the text around them is kept."""
+    assert redact_text(text)[0] == redacted
 
 
 @pytest.mark.parametrize(
@@ -41,35 +41,35 @@ def test_what_is_found(text: str, left: str) -> None:
         "@handle, a@b, price 12.345.678",
     ],
 )
-def test_what_is_left_alone(text: str) -> None:
-    """Orders, dates, amounts, trackings and numbers whose check fails stay."""
+def test_what_is_kept(text: str) -> None:
+    """Order numbers, dates, amounts, tracking numbers and numbers with a wrong checksum are kept."""
     assert redact_text(text) == (text, {})
 
 
 @pytest.mark.parametrize(
     "text", ["Ann Miller, 12 High Street", "born on 3 May 1990", "call 1234567", "ann at example dot com"]
 )
-def test_what_is_known_to_be_missed(text: str) -> None:
-    """Names, addresses, birthdays, numbers without their first digits and what is spelled out are not found."""
+def test_what_is_missed(text: str) -> None:
+    """Names, postal addresses, birthdays, local telephone numbers and spelled-out addresses are not replaced."""
     assert redact_text(text) == (text, {})
 
 
 @given(st.text(), st.text())
-def test_around_a_find(before: str, after: str) -> None:
-    """Whatever stands around a find, behind blanks, is what stands around its mark."""
-    text, found = redact_text(f"{before}\n* ann@example.com *\n{after}")
+def test_text_around_a_match(before: str, after: str) -> None:
+    """An address between spaces is replaced, with any text before and after it."""
+    text, counts = redact_text(f"{before}\n* ann@example.com *\n{after}")
     assert "\n* [e-mail] *\n" in text
-    assert found["e-mail"] >= 1
+    assert counts["e-mail"] >= 1
     assert "ann@example.com" not in text
 
 
 @given(st.text())
-def test_once_is_enough(text: str) -> None:
-    """A text that was redacted has nothing more to find."""
+def test_redaction_is_idempotent(text: str) -> None:
+    """Redacting a redacted text changes nothing."""
     once, _ = redact_text(text)
     assert redact_text(once) == (once, {})
 
 
 def test_counts() -> None:
-    """Each kind is counted."""
+    """Replacements are counted by kind."""
     assert redact_text("a@b.example c@d.example +49 170 1234567")[1] == {"e-mail": 2, "phone": 1}

@@ -1,4 +1,4 @@
-"""An eval set as tests, in a project of its own."""
+"""An eval set as pytest tests, in a separate project."""
 
 from pathlib import Path
 
@@ -14,38 +14,40 @@ from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.function import FunctionModel
-from handrail import Answered, EvalSpec, govern
+from handrail import Answered, govern
+from handrail.evals import EvalSpec
 
 def reply(messages, info):
-    said = messages[-1].parts[-1].content
-    return ModelResponse([TextPart(said)])
+    text = messages[-1].parts[-1].content
+    return ModelResponse([TextPart(text)])
 
 def observe(outcome):
-    return {"said": outcome.output} if isinstance(outcome, Answered) else {}
+    return {"reply": outcome.output} if isinstance(outcome, Answered) else {}
 
-echo = govern(Agent(FunctionModel(reply)), name="echo", trials=EvalSpec(cases=Path("cases.yaml"), observe=observe))
+echo = govern(Agent(FunctionModel(reply)), name="echo")
+evals = EvalSpec(agent=echo, cases=Path("cases.yaml"), observe=observe)
 """
 CASES = """
 name: echo
-description: Says what it hears.
+description: The input, repeated.
 cases:
-  - {id: hello, input: hello, expect: {said: hello}, source: this test, date: 2026-01-01}
-  - {id: silence, input: hush, expect: {said: nothing}, source: this test, date: 2026-01-01}
+  - {id: hello, input: hello, expect: {reply: hello}, source: this test, date: 2026-01-01}
+  - {id: silence, input: hush, expect: {reply: nothing}, source: this test, date: 2026-01-01}
 """
 TESTS = """
 import pytest
 
 @pytest.mark.handrail_eval("echo")
 def test_echo(trial):
-    assert trial.verdict.passed, trial.observed
+    assert trial.score.passed, trial.observed
 """
 
 
 def test_a_set_as_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each case is a test by its name, the wrong one fails, and the session is one complete eval run."""
+    """Each case is a test with its name, a failing case fails, and the session is one complete eval run."""
     import datetime as dt
 
-    from handrail.evals.eval_set.model import freeze
+    from handrail.evals.eval_set.lock import freeze
 
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(shop=SHOP, test_echo=TESTS)
@@ -53,12 +55,12 @@ def test_a_set_as_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
     (pytester.path / "handrail.toml").write_text('[agents]\necho = "shop:echo"\n')
     freeze(pytester.path / "cases.yaml", "first", dt.date(2026, 1, 1))
     monkeypatch.chdir(pytester.path)
-    ended = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-v")
-    ended.assert_outcomes(passed=1, failed=1)
-    ended.stdout.fnmatch_lines(["*test_echo[[]hello[]] PASSED*", "*test_echo[[]silence[]] FAILED*"])
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-v")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*test_echo[[]hello[]] PASSED*", "*test_echo[[]silence[]] FAILED*"])
     database = Database.open("handrail.db", Path(pytester.path))
-    [view] = database.read_now(lambda conn: list_eval_runs(conn, "echo", 9))
-    _, trials = database.read_now(lambda conn: load_eval_run(conn, view.eval_run_id))
+    [view] = database.read_now(list_eval_runs("echo", 9))
+    _, trials = database.read_now(load_eval_run(view.eval_run_id))
     database.close()
     assert view.ended_at is not None
     assert [trial.case_id for trial in trials] == ["hello", "silence"]

@@ -1,4 +1,4 @@
-"""A model's responses kept in a file."""
+"""Recording a model's responses in a file and replaying them."""
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
@@ -12,27 +12,28 @@ from pydantic_ai.exceptions import ModelContextWindowExceededError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-from handrail import Answered, BadInput, Failed, GovernedAgent, Outcome, Runtime, Settings, govern, tool
-from handrail.config.settings import Price
+from handrail import Answered, BadInput, Failed, Outcome, Runtime, Settings, govern, tool
+from handrail.config.settings import PriceOverride
 from handrail.evals import EvalSpec
-from handrail.evals.eval_set.model import freeze
+from handrail.evals.errors import NotRecorded
+from handrail.evals.eval_set.lock import freeze
 from handrail.evals.runner.eval_run import run_evals
-from handrail.evals.runner.response_cache import NotRecorded, Recorded, Responses
+from handrail.evals.runner.response_cache import RecordedResponses, ResponseCache
 from handrail.testing import VirtualClock, sandbox
 
 CASES = """\
 name: numbers
 description: Adds one.
 cases:
-  - {id: one, input: "1", expect: {said: "2"}, source: this test, date: 2026-11-22}
-  - {id: two, input: "2", expect: {said: "3"}, source: this test, date: 2026-11-22}
+  - {id: one, input: "1", expect: {reply: "2"}, source: this test, date: 2026-11-22}
+  - {id: two, input: "2", expect: {reply: "3"}, source: this test, date: 2026-11-22}
 """
 
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    with sandbox(tmp_path) as opened:
-        yield opened
+    with sandbox(tmp_path) as active:
+        yield active
 
 
 @pytest.fixture
@@ -44,107 +45,111 @@ def cases(tmp_path: Path) -> Path:
 
 
 class Adder:
-    """An agent that adds by a tool, and how often its model was asked."""
+    """An agent that adds one with a tool, and counts its model requests."""
 
     def __init__(self, cases: Path, instructions: str = "Add.", temperature: float = 0) -> None:
-        self.asked = 0
+        self.requests = 0
         agent = Agent(
             FunctionModel(self._respond, model_name="adder"),
             instructions=instructions,
             tools=[tool(self.add, effect="reads")],
             model_settings={"temperature": temperature},
         )
-        self.agent: GovernedAgent[Any, Any] = govern(agent, name="adder", trials=EvalSpec(cases=cases, observe=_said))
+        self.spec = EvalSpec(agent=govern(agent, name="adder"), cases=cases, observe=_observe)
 
     def add(self, ctx: RunContext[None]) -> int:
-        """One more."""
+        """Adds one."""
         return int(str(ctx.prompt)) + 1
 
     def _respond(self, messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
-        self.asked += 1
-        told = [part for message in messages for part in message.parts if isinstance(part, ToolReturnPart)]
-        return ModelResponse([TextPart(str(told[-1].content)) if told else ToolCallPart("add", {})])
+        self.requests += 1
+        results = [part for message in messages for part in message.parts if isinstance(part, ToolReturnPart)]
+        return ModelResponse([TextPart(str(results[-1].content)) if results else ToolCallPart("add", {})])
 
 
-def _said(outcome: Outcome[Any]) -> Mapping[str, Any]:
-    return {"said": outcome.output} if isinstance(outcome, Answered) else {}
+def _observe(outcome: Outcome[Any]) -> Mapping[str, Any]:
+    return {"reply": outcome.output} if isinstance(outcome, Answered) else {}
 
 
-async def test_a_rerun_asks_nobody(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
-    """The same agent on the same set is answered from the file, tools included, and scores the same, at no cost."""
-    first, again = Adder(cases), Adder(cases)
-    before = await run_evals(runtime, first.agent, responses=Responses(tmp_path / "kept.jsonl"))
-    after = await run_evals(runtime, again.agent, responses=Responses(tmp_path / "kept.jsonl"))
-    assert (first.asked, again.asked) == (4, 0)
+async def test_a_rerun_makes_no_requests(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
+    """The same agent on the same set is answered from the file, tool calls included, with the same score."""
+    first, second = Adder(cases), Adder(cases)
+    before = await run_evals(runtime, first.spec, responses=ResponseCache(tmp_path / "responses.jsonl"))
+    after = await run_evals(runtime, second.spec, responses=ResponseCache(tmp_path / "responses.jsonl"))
+    assert (first.requests, second.requests) == (4, 0)
     assert before.score == after.score
     assert [trial.observed for trial in before.trials] == [trial.observed for trial in after.trials]
     assert {trial.agent_hash for trial in before.trials} == {trial.agent_hash for trial in after.trials}
 
 
-async def test_two_trials_are_two_draws(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
-    """A second trial of a case asks anew."""
-    adder, kept = Adder(cases), tmp_path / "kept.jsonl"
-    await run_evals(runtime, adder.agent, responses=Responses(kept))
-    await run_evals(runtime, adder.agent, trials=2, responses=Responses(kept))
-    assert adder.asked == 8
+async def test_a_second_trial_makes_new_requests(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
+    """A second trial of a case calls the model again."""
+    adder, file = Adder(cases), tmp_path / "responses.jsonl"
+    await run_evals(runtime, adder.spec, responses=ResponseCache(file))
+    await run_evals(runtime, adder.spec, trials=2, responses=ResponseCache(file))
+    assert adder.requests == 8
 
 
-@pytest.mark.parametrize("changed", [{"instructions": "Add one."}, {"temperature": 1}])
-async def test_a_change_asks_anew(runtime: Runtime, cases: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+@pytest.mark.parametrize("overrides", [{"instructions": "Add one."}, {"temperature": 1}])
+async def test_a_change_calls_the_model_again(
+    runtime: Runtime, cases: Path, tmp_path: Path, overrides: dict[str, Any]
+) -> None:
     """Another prompt or another setting is another request."""
-    kept, other = tmp_path / "kept.jsonl", Adder(cases, **changed)
-    await run_evals(runtime, Adder(cases).agent, responses=Responses(kept))
-    await run_evals(runtime, other.agent, responses=Responses(kept))
-    assert other.asked == 4
+    file, other = tmp_path / "responses.jsonl", Adder(cases, **overrides)
+    await run_evals(runtime, Adder(cases).spec, responses=ResponseCache(file))
+    await run_evals(runtime, other.spec, responses=ResponseCache(file))
+    assert other.requests == 4
 
 
-async def test_recorded_answers_only(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
-    """Where only recorded answers count, a request without one is an error that names the file, and nobody is asked."""
-    kept = tmp_path / "kept.jsonl"
-    await run_evals(runtime, Adder(cases).agent, responses=Responses(kept))
+async def test_recorded_responses_only(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
+    """With recorded responses only, a request without one is an error that names the file, and no request is made."""
+    file = tmp_path / "responses.jsonl"
+    await run_evals(runtime, Adder(cases).spec, responses=ResponseCache(file))
     replay = Adder(cases)
-    report = await run_evals(runtime, replay.agent, responses=Recorded(kept))
+    report = await run_evals(runtime, replay.spec, responses=RecordedResponses(file))
     assert report.score is not None
-    assert (report.score.mean, replay.asked) == (1, 0)
+    assert (report.score.mean, replay.requests) == (1, 0)
     changed = Adder(cases, instructions="Subtract.")
-    with pytest.raises(NotRecorded, match=r"kept.jsonl: no response of function:adder"):
-        await run_evals(runtime, changed.agent, responses=Recorded(kept))
-    assert changed.asked == 0
+    with pytest.raises(NotRecorded, match=r"responses.jsonl: no response of function:adder"):
+        await run_evals(runtime, changed.spec, responses=RecordedResponses(file))
+    assert changed.requests == 0
 
 
 async def test_an_input_that_is_too_long(cases: Path, tmp_path: Path) -> None:
-    """That an input is too long for the model is kept like an answer: the same fault, nobody is asked or paid."""
-    kept, asked = tmp_path / "kept.jsonl", []
-    prices = {"short": Price(input=Decimal(1), output=Decimal(1))}
+    """A fault for too long an input is recorded like a response and replayed without a request or cost."""
+    file, requests = tmp_path / "responses.jsonl", []
+    prices = {"short": PriceOverride(input=Decimal(1), output=Decimal(1))}
     paid = Runtime(Settings(base=tmp_path, store="paid.db", prices=prices), clock=VirtualClock())
 
-    def turn_down(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
-        asked.append(messages)
+    def reject(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+        requests.append(messages)
         raise ModelContextWindowExceededError("short", "9 tokens where 8 fit")
 
-    agent = Agent(FunctionModel(turn_down, model_name="short"))
-    short: GovernedAgent[Any, Any] = govern(agent, name="short", trials=EvalSpec(cases=cases, observe=_fault))
-    first = await run_evals(paid, short, responses=Responses(kept))
-    again = await run_evals(paid, short, responses=Recorded(kept))
+    agent = Agent(FunctionModel(reject, model_name="short"))
+    short = EvalSpec(agent=govern(agent, name="short"), cases=cases, observe=_fault)
+    first = await run_evals(paid, short, responses=ResponseCache(file))
+    replayed = await run_evals(paid, short, responses=RecordedResponses(file))
     paid.close()
-    assert len(asked) == 2
-    assert [trial.observed for report in (first, again) for trial in report.trials] == [{"fault": "input_too_long"}] * 4
-    assert [trial.cost for trial in again.trials] == [0, 0]
+    assert len(requests) == 2
+    assert [trial.observed for report in (first, replayed) for trial in report.trials] == [
+        {"fault": "input_too_long"}
+    ] * 4
+    assert [trial.cost for trial in replayed.trials] == [0, 0]
 
 
-async def test_half_a_line(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
-    """What a killed process had half written is asked for again; a broken line before it is an error that names it."""
-    kept = tmp_path / "kept.jsonl"
-    await run_evals(runtime, Adder(cases).agent, responses=Responses(kept))
-    lines = kept.read_text().splitlines(keepends=True)
-    kept.write_text("".join(lines[:-1]) + lines[-1][:20])
+async def test_a_truncated_line(runtime: Runtime, cases: Path, tmp_path: Path) -> None:
+    """A truncated last line is requested again; an invalid line before it is an error that names the line."""
+    file = tmp_path / "responses.jsonl"
+    await run_evals(runtime, Adder(cases).spec, responses=ResponseCache(file))
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]) + lines[-1][:20])
     adder = Adder(cases)
-    await run_evals(runtime, adder.agent, responses=Responses(kept))
-    assert adder.asked == 1
-    assert len(Responses(kept)) == 4
-    kept.write_text("{}\n" + lines[0])
-    with pytest.raises(BadInput, match=r"kept.jsonl:1: not a recorded response"):
-        Responses(kept)
+    await run_evals(runtime, adder.spec, responses=ResponseCache(file))
+    assert adder.requests == 1
+    assert len(ResponseCache(file)) == 4
+    file.write_text("{}\n" + lines[0])
+    with pytest.raises(BadInput, match=r"responses.jsonl:1: not a recorded response"):
+        ResponseCache(file)
 
 
 def _fault(outcome: Outcome[Any]) -> Mapping[str, Any]:

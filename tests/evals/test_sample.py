@@ -1,4 +1,4 @@
-"""Candidates from production: a fair draw, redacted, completed by people and taken into the frozen set."""
+"""Candidates from production: sampling, redaction, and acceptance into the frozen eval set."""
 
 import datetime as dt
 import re
@@ -16,11 +16,12 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from handrail import BadInput, GovernedAgent, Runtime, Settings, govern, use_runtime
 from handrail.evals import EvalSpec
-from handrail.evals.eval_set.model import Difference, check_frozen, freeze, load_set, lock_path
-from handrail.evals.eval_set.yaml_writer import append_case
-from handrail.evals.from_production.candidates import take, write_candidates
-from handrail.evals.from_production.sample import Candidate, Drawn, allot, draw, stratified
-from handrail.evals.tenant import TENANT
+from handrail.evals.eval_set.lock import EvalSetDiff, check_frozen, freeze, lock_path
+from handrail.evals.eval_set.model import load_eval_set
+from handrail.evals.eval_set.yaml_writer import append_cases
+from handrail.evals.from_production.candidates import accept_candidates, write_candidates
+from handrail.evals.from_production.sample import Candidate, CandidateSample, allot, sample_candidates, stratified
+from handrail.evals.spec import EVALS_TENANT
 from handrail.testing import VirtualClock, sandbox
 from tests.evals.scorer_contexts import ON, case
 
@@ -38,31 +39,31 @@ sizes = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 40), min_size=
 
 
 @given(sizes, st.integers(0, 200))
-def test_shares(found: dict[str, int], n: int) -> None:
-    """As many are taken as there are to take, and a stratum has less than another by two only when it is used up."""
-    taken = allot(found, n)
-    assert sum(taken.values()) == min(n, sum(found.values()))
-    assert all(0 <= taken[name] <= found[name] for name in found)
-    for name in found:
-        assert taken[name] == found[name] or taken[name] >= max(taken.values()) - 1
+def test_allotment(available: dict[str, int], n: int) -> None:
+    """As many as possible are allotted, as evenly as the sizes of the strata allow."""
+    counts = allot(available, n)
+    assert sum(counts.values()) == min(n, sum(available.values()))
+    assert all(0 <= counts[name] <= available[name] for name in available)
+    for name in available:
+        assert counts[name] == available[name] or counts[name] >= max(counts.values()) - 1
 
 
 @given(sizes, st.integers(1, 100), st.integers(), st.randoms())
-def test_a_seed(found: dict[str, int], n: int, seed: int, rng: Any) -> None:
-    """One seed draws the same of the same runs, in whatever order they come; none is drawn twice."""
-    strata = {name: [f"{name}{number}" for number in range(size)] for name, size in found.items()}
+def test_a_seed_determines_the_sample(available: dict[str, int], n: int, seed: int, rng: Any) -> None:
+    """The same seed and runs give the same sample in any order, and no run is sampled twice."""
+    strata = {name: [f"{name}{number}" for number in range(size)] for name, size in available.items()}
     first = stratified(strata, n, seed)
     shuffled = {name: rng.sample(ids, len(ids)) for name, ids in reversed(strata.items())}
     assert stratified(shuffled, n, seed) == first
     assert all(len(set(ids)) == len(ids) and set(ids) <= set(strata[name]) for name, ids in first.items())
 
 
-def test_every_run_may_be_drawn() -> None:
-    """Over many seeds each run of a stratum is drawn about equally often."""
+def test_every_run_can_be_sampled() -> None:
+    """Over many seeds each run of a stratum is sampled about equally often."""
     counts = dict.fromkeys("abcdefgh", 0)
     for seed in range(2_000):
-        for drawn in stratified({"happy": list("abcdefgh")}, 2, seed)["happy"]:
-            counts[drawn] += 1
+        for run_id in stratified({"happy": list("abcdefgh")}, 2, seed)["happy"]:
+            counts[run_id] += 1
     # 500 each on average, with a standard deviation of 19.
     assert all(400 < count < 600 for count in counts.values())
 
@@ -71,112 +72,115 @@ def test_every_run_may_be_drawn() -> None:
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
     (tmp_path / "cases.yaml").write_text(CASES)
     freeze(tmp_path / "cases.yaml", "first", ON)
-    with sandbox(tmp_path) as opened:
-        yield opened
+    with sandbox(tmp_path) as active:
+        yield active
 
 
 def answer(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
-    asked = next(str(part.content) for part in messages[-1].parts if isinstance(part, UserPromptPart))
-    if "fail" in asked:
+    text = next(str(part.content) for part in messages[-1].parts if isinstance(part, UserPromptPart))
+    if "fail" in text:
         raise ModelAPIError("tiny", "down")
     return ModelResponse([TextPart("well")])
 
 
-def parcels(folder: Path) -> GovernedAgent[Any, str]:
+def parcels_agent() -> GovernedAgent[Any, str]:
     agent: Agent[Any, str] = Agent(FunctionModel(answer))
-    spec = EvalSpec[Any, str](cases=folder / "cases.yaml", observe=lambda _: {})
-    return govern(agent, name="parcels", trials=spec)
+    return govern(agent, name="parcels")
 
 
-async def test_what_is_drawn(runtime: Runtime, tmp_path: Path) -> None:
-    """Texts of production are drawn evenly over the paths and redacted; cases, repeats, trials and images are not."""
-    agent = parcels(tmp_path)
+def parcels(folder: Path) -> EvalSpec[Any, str]:
+    return EvalSpec(agent=parcels_agent(), cases=folder / "cases.yaml", observe=lambda _: {})
+
+
+async def test_what_is_sampled(runtime: Runtime, tmp_path: Path) -> None:
+    """Inputs are sampled equally over the paths and redacted; cases, repeats, trials and images are left out."""
+    agent, spec = parcels_agent(), parcels(tmp_path)
     for text in ("one, ann@example.com", "two", "three", "four", "Two!", "where is my parcel", "fail, +49 170 1234567"):
         await agent.run(text, user="u-1", tenant="acme")
-    await agent.run(["look", BinaryContent(b"x", media_type="image/png")], user="u-1")
-    await agent.run("a trial", user="eval_1", tenant=TENANT)
-    drawn = await draw(runtime, agent, n=3, seed=1)
-    assert drawn.looked_at == 8
-    assert drawn.left_out == {"asked before, or a case already": 2, "no text": 1}
-    assert [(each.stratum, each.drawn, each.of) for each in drawn.candidates] == [
+    await agent.run(["see", BinaryContent(b"x", media_type="image/png")], user="u-1")
+    await agent.run("a trial", user="eval_1", tenant=EVALS_TENANT)
+    sample = await sample_candidates(runtime, spec, n=3, seed=1)
+    assert sample.runs == 8
+    assert sample.left_out == {"asked before, or a case already": 2, "no text": 1}
+    assert [
+        (candidate.stratum, candidate.stratum_sampled, candidate.stratum_runs) for candidate in sample.candidates
+    ] == [
         ("failed", 1, 1),
         ("happy", 2, 4),
         ("happy", 2, 4),
     ]
-    assert drawn.candidates[0].input == "fail, [phone]"
-    assert await draw(runtime, agent, n=3, seed=1) == drawn
-    everything = await draw(runtime, agent, n=99, seed=2, stratify="tenant")
-    assert {each.input for each in everything.candidates} >= {"one, [e-mail]", "two", "three", "four"}
-    assert everything.redacted == {"e-mail": 1, "phone": 1}
-    assert {each.stratum for each in everything.candidates} == {"acme"}
+    assert sample.candidates[0].input == "fail, [phone]"
+    assert await sample_candidates(runtime, spec, n=3, seed=1) == sample
+    all_candidates = await sample_candidates(runtime, spec, n=99, seed=2, stratify="tenant")
+    assert {candidate.input for candidate in all_candidates.candidates} >= {"one, [e-mail]", "two", "three", "four"}
+    assert all_candidates.redacted == {"e-mail": 1, "phone": 1}
+    assert {candidate.stratum for candidate in all_candidates.candidates} == {"acme"}
 
 
 async def test_the_operators_redaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where handrail.toml names a redaction, candidates go through it, and what it fails on is left out."""
+    """A configured redaction is applied to candidates, and those on which it fails are left out."""
     (tmp_path / "cases.yaml").write_text(CASES)
-    (tmp_path / "privacy_for_drawing.py").write_text(
-        "def redact(found):\n"
-        "    if 'secret' in str(found):\n"
+    (tmp_path / "privacy_for_sampling.py").write_text(
+        "def redact(payload):\n"
+        "    if 'secret' in str(payload):\n"
         "        raise ValueError\n"
-        "    return {name: str(each).replace('Ann', 'X') for name, each in found.items()}\n"
+        "    return {name: str(value).replace('Ann', 'X') for name, value in payload.items()}\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    settings = Settings(base=tmp_path, redact="privacy_for_drawing:redact")
-    opened = Runtime(settings, clock=VirtualClock())
+    settings = Settings(base=tmp_path, redact="privacy_for_sampling:redact")
+    runtime = Runtime(settings, clock=VirtualClock())
     try:
-        with use_runtime(opened):
-            agent = parcels(tmp_path)
+        with use_runtime(runtime):
+            agent, spec = parcels_agent(), parcels(tmp_path)
             for text in ("I am Ann, ann@example.com", "my secret"):
                 await agent.run(text, user="u-1")
-            drawn = await draw(opened, agent, n=9, seed=0)
+            sample = await sample_candidates(runtime, spec, n=9, seed=0)
     finally:
-        opened.close()
-    assert [each.input for each in drawn.candidates] == ["I am X, ann@example.com"]
-    assert drawn.left_out == {"withheld by the redaction": 1}
-    assert drawn.redaction == "privacy_for_drawing:redact"
+        runtime.close()
+    assert [candidate.input for candidate in sample.candidates] == ["I am X, ann@example.com"]
+    assert sample.left_out == {"withheld by the redaction": 1}
+    assert sample.redaction == "privacy_for_sampling:redact"
 
 
-async def test_nothing_to_draw(runtime: Runtime, tmp_path: Path) -> None:
-    """Without a run that can be a case, without a set, and for no candidates, the call is refused."""
-    agent = parcels(tmp_path)
+async def test_nothing_to_sample(runtime: Runtime, tmp_path: Path) -> None:
+    """Sampling is refused without runs and for fewer than one candidate."""
+    spec = parcels(tmp_path)
     with pytest.raises(BadInput, match="there are none yet"):
-        await draw(runtime, agent, n=1, seed=0)
+        await sample_candidates(runtime, spec, n=1, seed=0)
     with pytest.raises(BadInput, match="at least one"):
-        await draw(runtime, agent, n=0, seed=0)
-    with pytest.raises(BadInput, match="has no eval set"):
-        await draw(runtime, govern(Agent(FunctionModel(answer)), name="bare"), n=1, seed=0)
+        await sample_candidates(runtime, spec, n=0, seed=0)
 
 
-def drawn_file(folder: Path, *asked: str) -> Path:
-    """Two candidates in a file beside the frozen set."""
+def candidate_file(folder: Path, *inputs: str) -> Path:
+    """A frozen eval set and a file of candidates in the same folder; returns the file."""
     (folder / "cases.yaml").write_text(CASES)
     freeze(folder / "cases.yaml", "first", ON)
     candidates = [
-        Candidate(run_id=f"run_{n:08}", input=text, stratum="happy", drawn=2, of=9, on=ON)
-        for n, text in enumerate(asked)
+        Candidate(run_id=f"run_{n:08}", input=text, stratum="happy", stratum_sampled=2, stratum_runs=9, sampled_on=ON)
+        for n, text in enumerate(inputs)
     ]
-    drawn = Drawn(candidates=tuple(candidates), looked_at=9, left_out={}, redacted={}, redaction="built-in")
+    sample = CandidateSample(candidates=tuple(candidates), runs=9, left_out={}, redacted={}, redaction="built-in")
     path = folder / "candidates.yaml"
-    write_candidates(path, drawn, "parcels", load_set(folder / "cases.yaml"))
+    write_candidates(path, sample, "parcels", load_eval_set(folder / "cases.yaml"))
     return path
 
 
-def completed(path: Path, n: int, expect: str) -> None:
-    """The n-th candidate with this expectation."""
+def complete_candidate(path: Path, n: int, expect: str) -> None:
+    """Writes the expectation of the n-th candidate."""
     parts = path.read_text().split("expect: {}")
     path.write_text("expect: {}".join(parts[: n + 1]) + expect + "expect: {}".join(parts[n + 1 :]))
 
 
-def test_completed_candidates_are_taken(tmp_path: Path) -> None:
-    """Those with an expectation go into the set, which is frozen with the reason; the others are left alone."""
-    path, cases = drawn_file(tmp_path, "My lamp is late.\n\nAnn", "Hello?"), tmp_path / "cases.yaml"
-    with pytest.raises(BadInput, match="no candidate is completed"):
-        take(cases, path, "more", ON)
-    completed(path, 0, 'expect: {category: delivery, order: "7"}')
-    taken = take(cases, path, "what November asked", ON)
-    assert (taken.cases, taken.open) == (("run-00000000",), ("run-00000001",))
-    assert taken.frozen.difference == Difference(added=("run-00000000",))
-    loaded = load_set(cases)
+def test_completed_candidates_are_accepted(tmp_path: Path) -> None:
+    """Candidates with an expectation are added to the set, which is frozen with the reason; the others are left out."""
+    path, cases = candidate_file(tmp_path, "My lamp is late.\n\nAnn", "Hello?"), tmp_path / "cases.yaml"
+    with pytest.raises(BadInput, match="no candidate is complete"):
+        accept_candidates(cases, path, "more", ON)
+    complete_candidate(path, 0, 'expect: {category: delivery, order: "7"}')
+    accepted = accept_candidates(cases, path, "messages of November", ON)
+    assert (accepted.cases, accepted.incomplete) == (("run-00000000",), ("run-00000001",))
+    assert accepted.frozen.diff == EvalSetDiff(added=("run-00000000",))
+    loaded = load_eval_set(cases)
     check_frozen(loaded, lock_path(cases))
     added = loaded.cases[-1]
     assert (added.input, added.expect) == ("My lamp is late.\n\nAnn", {"category": "delivery", "order": "7"})
@@ -184,23 +188,23 @@ def test_completed_candidates_are_taken(tmp_path: Path) -> None:
     assert cases.read_text().startswith(CASES)
 
 
-def test_taken_twice(tmp_path: Path) -> None:
-    """After a crash between writing and freezing, the same call completes it; once frozen it changes nothing."""
-    path, cases = drawn_file(tmp_path, "one", "two"), tmp_path / "cases.yaml"
-    completed(path, 0, "expect: {category: other}")
-    first = take(cases, path, "more", ON)
-    crashed = lock_path(cases)
+def test_accepting_twice(tmp_path: Path) -> None:
+    """After a crash between writing and freezing, the same call completes the work; once frozen it changes nothing."""
+    path, cases = candidate_file(tmp_path, "one", "two"), tmp_path / "cases.yaml"
+    complete_candidate(path, 0, "expect: {category: other}")
+    first = accept_candidates(cases, path, "more", ON)
+    lock = lock_path(cases)
     cases.write_text(CASES)
-    crashed.unlink()
+    lock.unlink()
     freeze(cases, "first", ON)
-    append_case(cases, load_set_of(path))
-    assert take(cases, path, "more", ON).frozen.content_hash == first.frozen.content_hash
-    before = (cases.read_bytes(), crashed.read_bytes())
-    assert not take(cases, path, "more", ON).frozen.written
-    assert (cases.read_bytes(), crashed.read_bytes()) == before
+    append_cases(cases, only_complete_case(path))
+    assert accept_candidates(cases, path, "more", ON).frozen.content_hash == first.frozen.content_hash
+    before = (cases.read_bytes(), lock.read_bytes())
+    assert not accept_candidates(cases, path, "more", ON).frozen.written
+    assert (cases.read_bytes(), lock.read_bytes()) == before
 
 
-def load_set_of(path: Path) -> Any:
+def only_complete_case(path: Path) -> Any:
     """The first candidate as a case."""
     return case("run-00000000", "one", category="other").model_copy(
         update={
@@ -211,30 +215,30 @@ def load_set_of(path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("expect", "says"),
+    ("expect", "message"),
     [
         ("expect: {catgory: other}", r"case run-00000000, expect: no case .* 'catgory'; did you mean category\?"),
-        ("expect: {order: 7}", r'order is a whole number here, and text .*write it in quotes, order: "7"'),
+        ("expect: {order: 7}", r'order is a whole number here but text .*write it in quotes, order: "7"'),
         ("expect: [1]", r"candidates.yaml:\d+: case 'run-00000000', expect: "),
     ],
 )
-def test_what_cannot_be_taken(tmp_path: Path, expect: str, says: str) -> None:
-    """A field or a kind of value that the set never expects is refused with its place, and nothing is changed."""
-    path, cases = drawn_file(tmp_path, "one"), tmp_path / "cases.yaml"
-    completed(path, 0, expect)
-    with pytest.raises(BadInput, match=says):
-        take(cases, path, "more", ON)
+def test_invalid_candidates(tmp_path: Path, expect: str, message: str) -> None:
+    """A field or type that the set never expects is refused, naming its place, and nothing is changed."""
+    path, cases = candidate_file(tmp_path, "one"), tmp_path / "cases.yaml"
+    complete_candidate(path, 0, expect)
+    with pytest.raises(BadInput, match=message):
+        accept_candidates(cases, path, "more", ON)
     assert cases.read_text() == CASES
 
 
 def test_a_set_that_is_not_frozen(tmp_path: Path) -> None:
-    """A set with other changes than the candidates, and a name that is taken, are refused first."""
-    path, cases = drawn_file(tmp_path, "one"), tmp_path / "cases.yaml"
-    completed(path, 0, "expect: {category: other}")
+    """A set with other changes, and an id that is in use, are refused first."""
+    path, cases = candidate_file(tmp_path, "one"), tmp_path / "cases.yaml"
+    complete_candidate(path, 0, "expect: {category: other}")
     cases.write_text(CASES.replace("Where is", "Where was"))
     with pytest.raises(BadInput, match="changed: late"):
-        take(cases, path, "more", ON)
+        accept_candidates(cases, path, "more", ON)
     cases.write_text(CASES)
     path.write_text(path.read_text().replace("id: run-00000000", "id: late"))
-    with pytest.raises(BadInput, match="late: the set has cases of that name"):
-        take(cases, path, "more", dt.date(2026, 11, 23))
+    with pytest.raises(BadInput, match="late: the eval set already uses these ids"):
+        accept_candidates(cases, path, "more", dt.date(2026, 11, 23))

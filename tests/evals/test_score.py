@@ -1,4 +1,4 @@
-"""Scores as arithmetic, and what counts as an exact match."""
+"""The arithmetic of scores, and exact matches."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.evals.scorers.score import Score, Verdict, all_equal, score
+from handrail.evals.scorers.score import Score, TrialScore, mean_score, score_by_equality
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-3, 3) | st.text("ab", max_size=2),
@@ -20,63 +20,63 @@ facts = st.dictionaries(st.sampled_from("pqrs"), json_values, max_size=4)
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=200))
 def test_mean_and_error(per_case: list[float]) -> None:
-    """A score is the mean and the standard error of the mean that the statistics module finds."""
-    found = score(per_case)
-    assert found.cases == len(per_case)
-    assert found.mean == pytest.approx(statistics.fmean(per_case), abs=1e-12)
-    assert found.error == pytest.approx(statistics.stdev(per_case) / math.sqrt(len(per_case)), abs=1e-9)
+    """A score is the mean and its standard error, as computed with the statistics module."""
+    score = mean_score(per_case)
+    assert score.cases == len(per_case)
+    assert score.mean == pytest.approx(statistics.fmean(per_case), abs=1e-12)
+    assert score.error == pytest.approx(statistics.stdev(per_case) / math.sqrt(len(per_case)), abs=1e-9)
 
 
 @given(passed=st.integers(0, 50), failed=st.integers(0, 50))
-def test_passes(passed: int, failed: int) -> None:
-    """Of passes and fails, the mean is the share that passed, and the error that of a proportion with n - 1."""
+def test_mean_and_error_of_passes(passed: int, failed: int) -> None:
+    """For passes and failures, the mean is the share that passed, and the error that of a proportion with n - 1."""
     n = passed + failed
     if n < 2:
         return
-    found = score([1.0] * passed + [0.0] * failed)
+    score = mean_score([1.0] * passed + [0.0] * failed)
     share = passed / n
-    assert found.mean == pytest.approx(share)
-    assert found.error == pytest.approx(math.sqrt(share * (1 - share) / (n - 1)))
+    assert score.mean == pytest.approx(share)
+    assert score.error == pytest.approx(math.sqrt(share * (1 - share) / (n - 1)))
 
 
 def test_few_cases() -> None:
-    """One case has a mean without an error, and no case has no score."""
-    assert score([0.5]) == Score(0.5, None, 1)
+    """One case has a mean without an error; without cases there is no score."""
+    assert mean_score([0.5]) == Score(0.5, None, 1)
     with pytest.raises(ValueError, match="at least one case"):
-        score([])
+        mean_score([])
 
 
-def test_scores_are_shown() -> None:
-    """A score is shown in percent, with its error where it has one."""
+def test_score_as_text() -> None:
+    """A score is printed in percent, with its error if it has one."""
     assert str(Score(0.7123, 0.0456, 88)) == "71.2% ± 4.6 (88 cases)"
     assert str(Score(1.0, None, 1)) == "100.0% (1 cases)"
 
 
 @given(facts)
 def test_a_match(expected: dict[str, Any]) -> None:
-    """Facts match themselves, and more that was observed is not asked about."""
-    verdict = all_equal(expected, {**expected, "more": 1})
-    assert verdict.passed
-    assert verdict.fields == dict.fromkeys(expected, True)
+    """Fields match themselves, and further observed fields are ignored."""
+    score = score_by_equality(expected, {**expected, "more": 1})
+    assert score.passed
+    assert score.fields == dict.fromkeys(expected, True)
 
 
 @given(expected=facts, observed=facts)
 def test_field_by_field(expected: dict[str, Any], observed: dict[str, Any]) -> None:
-    """A trial passes when every expected field was observed with the same JSON text, numbers' types included."""
-    verdict = all_equal(expected, observed)
-    assert verdict.fields.keys() == expected.keys()
-    for name, matches in verdict.fields.items():
-        # In repr, True, 1 and 1.0 differ; -0.0 and 0.0 do too, and are equal.
+    """A trial passes if every expected field was observed with an equal value of the same type."""
+    score = score_by_equality(expected, observed)
+    assert score.fields.keys() == expected.keys()
+    for name, matches in score.fields.items():
+        # In repr, True, 1 and 1.0 differ, as they should; so do -0.0 and 0.0, which are equal.
         same = name in observed and _text(observed[name]) == _text(expected[name])
         assert matches == same
-    assert verdict.passed == all(verdict.fields.values())
+    assert score.passed == all(score.fields.values())
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return "mapping" + repr(sorted((key, _text(each)) for key, each in value.items()))
+        return "mapping" + repr(sorted((key, _text(item)) for key, item in value.items()))
     if isinstance(value, list):
-        return repr([_text(each) for each in value])
+        return repr([_text(item) for item in value])
     return repr(value + 0.0 if isinstance(value, float) else value)
 
 
@@ -84,11 +84,11 @@ def _text(value: Any) -> str:
     ("expected", "observed"),
     [(True, 1), (1, 1.0), ("1042", 1042), (None, ""), ([True], [1]), ({"a": 1}, {"a": True}), ([1], (1,)), ([], [1])],
 )
-def test_types_count(expected: object, observed: object) -> None:
+def test_types_matter(expected: object, observed: object) -> None:
     """A value of another type does not match, inside lists and mappings too."""
-    assert not all_equal({"field": expected}, {"field": observed}).passed
+    assert not score_by_equality({"field": expected}, {"field": observed}).passed
 
 
-def test_what_was_not_observed() -> None:
+def test_a_field_that_was_not_observed() -> None:
     """A field that was not observed does not match, even where None is expected."""
-    assert all_equal({"order": None}, {}) == Verdict({"order": False})
+    assert score_by_equality({"order": None}, {}) == TrialScore({"order": False})

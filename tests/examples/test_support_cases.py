@@ -1,4 +1,4 @@
-"""The frozen set of support triage: its expectations follow from the policy and the desk, and nothing has drifted."""
+"""The frozen eval set of support triage: its expectations follow from the policy and the order desk."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -8,12 +8,14 @@ from typing import get_args
 import pytest
 
 from handrail import Answered, Facts, NanoUsd
-from handrail.evals import Seen
-from handrail.evals.eval_set.model import EvalSet, check_frozen, load_set, lock_path
-from handrail.evals.scorers.score import verdict_of
+from handrail.evals import ScorerContext
+from handrail.evals.eval_set.lock import check_frozen, lock_path
+from handrail.evals.eval_set.model import EvalSet, load_eval_set
+from handrail.evals.scorers.score import score_trial
 from handrail.examples import support_triage
 from handrail.examples.support_triage.desk import Desk
-from handrail.examples.support_triage.due import refund_due
+from handrail.examples.support_triage.evals import support_evals
+from handrail.examples.support_triage.refund_policy import refund_due
 from handrail.examples.support_triage.rules import triage_by_rules
 from handrail.examples.support_triage.seed import create_desk
 from handrail.examples.support_triage.triage import Category, Triage
@@ -28,9 +30,9 @@ PATHS = {"happy", "fallback", "human"}
 @pytest.fixture(scope="module")
 def support() -> Iterator[EvalSet]:
     with as_file(files(support_triage) / "evals") as folder:
-        loaded = load_set(folder / "cases.yaml")
-        check_frozen(loaded, lock_path(folder / "cases.yaml"))
-        yield loaded
+        eval_set = load_eval_set(folder / "cases.yaml")
+        check_frozen(eval_set, lock_path(folder / "cases.yaml"))
+        yield eval_set
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +49,16 @@ def test_every_expectation_is_a_complete_triage(support: EvalSet) -> None:
         Triage.model_validate({**case.expect, "reply": "x"}, strict=True)
 
 
-def test_expected_orders_are_on_the_desk_and_in_the_message(support: EvalSet, desk: Desk) -> None:
-    """An expected order exists and the customer names it; a case without one names none that exists."""
+def test_expected_orders_exist_and_are_in_the_message(support: EvalSet, desk: Desk) -> None:
+    """An expected order exists and is in the message; a case without one names no existing order."""
     for case in support.cases:
         order = case.expect["order"]
-        named = {n for n in _numbers(case.input) if desk.find_order(n)}
+        named = {number for number in _numbers(case.input) if desk.find_order(number)}
         assert order in named if order else not named, case.id
 
 
-def test_expected_refunds_are_what_the_desk_makes_due(support: EvalSet, desk: Desk) -> None:
-    """A refund is expected exactly where the desk's facts, with the declared fault, make it due."""
+def test_expected_refunds_are_due(support: EvalSet, desk: Desk) -> None:
+    """A refund is expected exactly if the desk's records, with the case's `faulty` tag, make it due."""
     for case in support.cases:
         order = desk.find_order(str(case.expect["order"]))
         due = order is not None and refund_due(order, desk.list_charges(order.number), faulty="faulty" in case.tags)
@@ -74,8 +76,8 @@ def test_tags_agree_with_expectations(support: EvalSet) -> None:
         assert not tags & {"refund-demanded-not-due", "already-refunded"} or not case.expect["refund"], case.id
 
 
-def test_the_set_covers_what_customers_send(support: EvalSet) -> None:
-    """At least 60 cases in 8 languages, every category, seven injections, and one message of 40 KB."""
+def test_the_coverage_of_the_set(support: EvalSet) -> None:
+    """The set has 60 or more cases, 8 or more languages, every category, 7 injections and one message of 40 KB."""
     assert len(support.cases) >= 60
     assert len({tag for case in support.cases for tag in case.tags} & (LANGUAGES - {"no-language"})) >= 8
     assert {case.expect["category"] for case in support.cases} == set(get_args(Category))
@@ -84,7 +86,7 @@ def test_the_set_covers_what_customers_send(support: EvalSet) -> None:
 
 
 def test_the_rules_propose_no_refund_that_is_not_due(support: EvalSet, desk: Desk) -> None:
-    """On the whole set, demands, tricks and injections get no undue refund out of the rules."""
+    """On the whole set, the rules propose a refund only where one is expected."""
     for case in support.cases:
         answer = triage_by_rules(case.input, desk)
         assert answer is None or case.expect["refund"] or not answer.refund, case.id
@@ -95,16 +97,17 @@ def _numbers(text: str) -> list[str]:
 
 
 async def test_a_refund_without_approval_fails_the_trial(support: EvalSet) -> None:
-    """The set's scorers look at the desk afterwards: a refund fails the trial, however right the answer sounds."""
-    spec = support_triage.agent.trials
-    assert spec is not None
+    """A refund that was made during a trial fails it, even if the answer is right."""
+    spec = support_evals
     case = next(case for case in support.cases if case.expect["refund"])
     with create_desk() as desk:
         facts = Facts(run_id="run_1", trace_id="0" * 32, duration=timedelta())
         outcome = Answered(output=Triage.model_validate({**case.expect, "reply": "x"}), message="x", facts=facts)
         observed = spec.observe(outcome)
-        seen = Seen(case=case, outcome=outcome, observed=observed, deps=desk, duration_ns=0, cost=NanoUsd(0))
-        assert (await verdict_of(spec, seen)).passed
+        context = ScorerContext(
+            case=case, outcome=outcome, observed=observed, deps=desk, duration_ns=0, cost=NanoUsd(0)
+        )
+        assert (await score_trial(spec, context)).passed
         desk.refund(str(case.expect["order"]), 1, "billing", key="trial")
-        verdict = await verdict_of(spec, seen)
-    assert [name for name, held in verdict.fields.items() if not held] == ["nothing_refunded"]
+        score = await score_trial(spec, context)
+    assert [name for name, passed in score.fields.items() if not passed] == ["nothing_refunded"]

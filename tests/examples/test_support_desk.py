@@ -1,4 +1,4 @@
-"""The order desk: what it seeds, and that no refund gives back more than the shop holds."""
+"""The order desk: its seed data, refunds and tickets."""
 
 import datetime as dt
 import threading
@@ -36,7 +36,7 @@ def charge_lists(draw: st.DrawFn) -> list[Charge]:
 
 @given(charge_lists(), st.integers(-10, 2500))
 def test_a_refund_is_split_exactly_or_refused(charges: list[Charge], cents: int) -> None:
-    """The parts add up to the refund and none exceeds its charge; what is not held is refused."""
+    """The parts add up to the refund and none exceeds its charge; a refund above the held amount is refused."""
     if not 0 < cents <= held_cents(charges):
         with pytest.raises(RefundImpossible):
             split_refund(charges, cents)
@@ -48,7 +48,7 @@ def test_a_refund_is_split_exactly_or_refused(charges: list[Charge], cents: int)
 
 
 def test_a_refund_takes_the_latest_charge_first() -> None:
-    """The second of two equal charges is the one given back."""
+    """The later of two equal charges is refunded first."""
     charges = [Charge(1, DAY, 500, 0, "EUR"), Charge(2, DAY + dt.timedelta(days=1), 500, 0, "EUR")]
     assert split_refund(charges, 500) == {2: 500}
     assert split_refund(charges, 600) == {2: 500, 1: 100}
@@ -56,16 +56,16 @@ def test_a_refund_takes_the_latest_charge_first() -> None:
 
 @given(st.lists(st.tuples(st.integers(-100, 9000), st.integers(0, 3)), max_size=8))
 def test_any_sequence_of_refunds_balances(attempts: list[tuple[int, int]]) -> None:
-    """Whatever is asked, what is refunded plus what is held stays what was captured, and each key pays once."""
+    """After any attempts, the refunded and held amounts add up to the captured one, and each key pays once."""
     with create_desk() as desk:
         captured = held_cents(desk.list_charges("1042"))
         paid: dict[str, int] = {}
         for cents, key in attempts:
             try:
-                done = desk.refund("1042", cents, "test", f"key-{key}")
+                refund = desk.refund("1042", cents, "test", f"key-{key}")
             except RefundImpossible:
                 continue
-            assert paid.setdefault(done.key, done.cents) == done.cents == cents
+            assert paid.setdefault(refund.key, refund.cents) == refund.cents == cents
         charges = desk.list_charges("1042")
         assert sum(paid.values()) + held_cents(charges) == captured
         assert all(0 <= charge.refunded_cents <= charge.captured_cents for charge in charges)
@@ -87,17 +87,17 @@ def test_threads_and_connections_pay_once(tmp_path: Path) -> None:
     """Eight threads on two connections to one file, all with one key, make one refund."""
     path = tmp_path / "desk.db"
     with create_desk(path) as one, create_desk(path) as two:
-        made = []
+        refunds = []
         threads = [
-            threading.Thread(target=lambda desk=desk: made.append(desk.refund("1042", 4600, "twice", "run-1")))
+            threading.Thread(target=lambda desk=desk: refunds.append(desk.refund("1042", 4600, "twice", "run-1")))
             for desk in [one, two] * 4
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(made) == 8
-        assert len(set(made)) == 1
+        assert len(refunds) == 8
+        assert len(set(refunds)) == 1
         assert held_cents(two.list_charges("1042")) == 4600
 
 
@@ -112,16 +112,16 @@ def test_a_refused_refund_writes_nothing() -> None:
 
 
 def test_unknown_orders_are_named() -> None:
-    """Looking for an unknown order finds nothing; working on one is an error with its number."""
+    """Finding an unknown order returns None; any other call with one is an error that names it."""
     with create_desk() as desk:
         assert desk.find_order("9917") is None
-        for work in (
+        for call in (
             lambda: desk.list_charges("9917"),
             lambda: desk.refund("9917", 1, "x", "k"),
             lambda: desk.open_ticket("9917", "x", "k"),
         ):
             with pytest.raises(UnknownOrder, match="9917"):
-                work()
+                call()
 
 
 def test_a_ticket_is_opened_once_per_key() -> None:
@@ -137,8 +137,8 @@ def test_a_ticket_is_opened_once_per_key() -> None:
     assert issubclass(TicketImpossible, DeskError)
 
 
-def test_an_order_is_found_with_all_its_facts() -> None:
-    """Customer, days, items and total of an order come back as seeded."""
+def test_find_order() -> None:
+    """An order has its seeded customer, dates, items and total."""
     with create_desk() as desk:
         order = desk.find_order(" #1006 ")
         assert order is not None
@@ -148,8 +148,8 @@ def test_an_order_is_found_with_all_its_facts() -> None:
         assert order.total_cents == 5300
 
 
-def test_the_seed_contradicts_itself_nowhere() -> None:
-    """Days follow each other, states have the days they need, and refunds on record match the charges."""
+def test_the_seed_is_consistent() -> None:
+    """Dates are in order, states have the dates they need, and recorded refunds match the charges."""
     with create_desk() as desk, desk.transaction() as connection:
         for seeded in ORDERS:
             order = desk.find_order(seeded.number)
@@ -165,7 +165,7 @@ def test_the_seed_contradicts_itself_nowhere() -> None:
     assert {order.customer for order in ORDERS} == set(range(1, len(CUSTOMERS) + 1))
 
 
-def test_a_desk_in_use_is_opened_as_it_is(tmp_path: Path) -> None:
+def test_an_existing_desk_is_kept(tmp_path: Path) -> None:
     """Creating a desk where one exists keeps its refunds and seeds nothing twice."""
     path = tmp_path / "desk.db"
     with create_desk(path) as desk:

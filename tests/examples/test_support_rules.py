@@ -1,4 +1,4 @@
-"""The rules that answer when no model does: what they recognise, what they leave to people, what they never do."""
+"""The deterministic rules of support triage: messages they sort, messages they leave to people, and refunds."""
 
 import dataclasses
 import datetime as dt
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.examples.support_triage.desk import DESK_TODAY, Charge, Desk, Item, Order, Status, held_cents
-from handrail.examples.support_triage.due import refund_due
+from handrail.examples.support_triage.refund_policy import refund_due
 from handrail.examples.support_triage.rules import triage_by_rules
 from handrail.examples.support_triage.seed import create_desk
 
@@ -50,18 +50,18 @@ def charge(captured: int, refunded: int = 0) -> Charge:
 def test_rules_sort_plain_messages(
     desk: Desk, message: str, category: str, order: str | None, refund: bool, escalate: bool
 ) -> None:
-    """Words give the category, the desk gives the order and decides on the refund."""
+    """Keywords give the category, and the desk's records the order and the refund."""
     answer = triage_by_rules(message, desk)
     assert answer is not None
-    found = (answer.category, answer.order, answer.refund, answer.escalate)
-    assert found == (category, order, refund, escalate)
+    triage = (answer.category, answer.order, answer.refund, answer.escalate)
+    assert triage == (category, order, refund, escalate)
 
 
 @pytest.mark.parametrize(
     "message",
     ["", "??", "asdf", "1042", "> where is my parcel 1003", "Return 1002, and where is parcel 1003?", "parcel " * 400],
 )
-def test_rules_leave_to_people_what_they_do_not_recognise(desk: Desk, message: str) -> None:
+def test_rules_leave_other_messages_to_people(desk: Desk, message: str) -> None:
     """Empty, unknown, quoted, two-order and very long messages get no answer."""
     assert triage_by_rules(message, desk) is None
 
@@ -76,8 +76,8 @@ def test_rules_leave_to_people_what_they_do_not_recognise(desk: Desk, message: s
         "You charged me twice for {}, my money back at once!",
     ],
 )
-def test_no_claim_makes_a_refund_due_that_the_desk_does_not_support(desk: Desk, claim: str, number: str) -> None:
-    """For orders that the desk owes nothing on, demands and injections are sorted and get no refund."""
+def test_claims_do_not_make_a_refund_due(desk: Desk, claim: str, number: str) -> None:
+    """Demands and injections about orders without a due refund are sorted and get none."""
     answer = triage_by_rules(claim.format(number), desk)
     assert answer is not None
     assert (answer.order, answer.refund) == (number, False)
@@ -85,7 +85,7 @@ def test_no_claim_makes_a_refund_due_that_the_desk_does_not_support(desk: Desk, 
 
 @given(st.sampled_from(get_args(Status)), st.integers(0, 60), st.booleans(), st.integers(0, 1000))
 def test_nothing_is_due_when_nothing_is_held(status: Status, age: int, faulty: bool, cents: int) -> None:
-    """Whatever the order's state, a fully refunded order is owed nothing."""
+    """In no state is a refund due for an order that is fully refunded."""
     day = DESK_TODAY - dt.timedelta(days=age)
     order = dataclasses.replace(ORDER, status=status, shipped_on=day, delivered_on=day)
     assert not refund_due(order, [charge(cents, cents)], faulty=faulty)
@@ -94,7 +94,7 @@ def test_nothing_is_due_when_nothing_is_held(status: Status, age: int, faulty: b
 
 @given(st.sampled_from(get_args(Status)), st.integers(0, 60), st.booleans())
 def test_a_double_charge_is_due_in_every_state(status: Status, age: int, faulty: bool) -> None:
-    """Holding more than the order's total makes a refund due by itself."""
+    """If more than the order's total is held, a refund is due in every state."""
     day = DESK_TODAY - dt.timedelta(days=age)
     order = dataclasses.replace(ORDER, status=status, shipped_on=day, delivered_on=day)
     charges = [charge(1000), charge(1)]
@@ -103,8 +103,8 @@ def test_a_double_charge_is_due_in_every_state(status: Status, age: int, faulty:
 
 
 @given(st.integers(0, 60), st.booleans())
-def test_the_waiting_and_fault_periods_end_on_their_days(age: int, faulty: bool) -> None:
-    """Undelivered is due from day 14; faulty is due up to day 30, and only when the customer says faulty."""
+def test_the_limits_of_the_periods(age: int, faulty: bool) -> None:
+    """A refund is due from day 14 for an undelivered order, and up to day 30 for a faulty one."""
     day = DESK_TODAY - dt.timedelta(days=age)
     shipped = dataclasses.replace(ORDER, status="shipped", shipped_on=day)
     delivered = dataclasses.replace(ORDER, status="delivered", shipped_on=day, delivered_on=day)
@@ -115,6 +115,6 @@ def test_the_waiting_and_fault_periods_end_on_their_days(age: int, faulty: bool)
 @pytest.mark.parametrize(
     ("status", "due"), [("placed", False), ("paid", False), ("lost", True), ("cancelled", True), ("returned", True)]
 )
-def test_other_states_decide_alone(status: Status, due: bool) -> None:
-    """Lost, cancelled and returned orders are due while money is held; placed and paid ones are not."""
+def test_other_states(status: Status, due: bool) -> None:
+    """While money is held, a refund is due for lost, cancelled and returned orders but not for placed and paid ones."""
     assert refund_due(dataclasses.replace(ORDER, status=status), [charge(1000)], faulty=True) == due

@@ -1,4 +1,4 @@
-"""Documents in the store."""
+"""Serialization of documents for the store."""
 
 import json
 from typing import Any
@@ -16,15 +16,15 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-def test_plain_values_come_back(found: Any) -> None:
-    """Short or long, what JSON can hold comes back as it was."""
-    assert unpack(pack(found)) == found
+def test_plain_values_are_unchanged(value: Any) -> None:
+    """Values that JSON can represent are unpacked unchanged, short or long."""
+    assert unpack(pack(value)) == value
 
 
 @given(PLAIN)
-def test_packed_is_the_same_json(found: Any) -> None:
-    """Compression changes nothing of the JSON."""
-    assert unpack_json(pack(found)) == as_json(found)
+def test_packed_is_the_same_json(value: Any) -> None:
+    """Compression does not change the JSON."""
+    assert unpack_json(pack(value)) == as_json(value)
 
 
 def test_long_documents_are_compressed() -> None:

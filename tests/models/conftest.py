@@ -2,10 +2,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.models.loopback import FileServer, file_serving
+from tests.models.loopback import FileServer, serve_file
 
 
 @pytest.fixture
 def file_server() -> Iterator[FileServer]:
-    with file_serving() as server:
+    with serve_file() as server:
         yield server

@@ -1,5 +1,6 @@
-"""Real HTTP servers on loopback, for the seams where the network would be."""
+"""Real HTTP servers on loopback, in place of the network."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,38 +10,36 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FileServer:
-    """A file server that knows byte ranges and can break off, as real ones do."""
+    """A server that serves one file at any path, with the Hugging Face hub's headers."""
 
     url: str = ""
     body: bytes = b""
     status: int = 200
-    ranges: bool = True
-    break_after: list[int] = field(default_factory=list)
-    """How many bytes each of the next answers sends before it breaks off."""
-    starts: list[int] = field(default_factory=list)
-    """Where each request asked to start."""
+    requests: list[str] = field(default_factory=list)
+    """The path of each request for content."""
 
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def respond(self, request: BaseHTTPRequestHandler) -> None:
         request.rfile.read(int(request.headers.get("Content-Length", 0)))
-        start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        self.starts.append(start)
-        rest = self.body[start if self.ranges else 0 :]
-        request.send_response(206 if start and self.ranges else self.status)
-        request.send_header("Content-Length", str(len(rest)))
+        request.send_response(self.status)
+        request.send_header("Content-Length", str(len(self.body)))
+        request.send_header("ETag", f'"{hashlib.sha256(self.body).hexdigest()}"')
+        request.send_header("X-Repo-Commit", "a" * 40)
         request.end_headers()
-        request.wfile.write(rest[: self.break_after.pop(0)] if self.break_after else rest)
+        if request.command != "HEAD":
+            self.requests.append(request.path)
+            request.wfile.write(self.body)
 
 
 @contextmanager
-def file_serving() -> Iterator[FileServer]:
+def serve_file() -> Iterator[FileServer]:
     """A file server at `url`, which accepts any path, until the block ends."""
     state = FileServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            state.answer(self)
+            state.respond(self)
 
-        do_POST = do_GET  # noqa: N815 - http.server's name
+        do_HEAD = do_POST = do_GET  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             pass

@@ -1,4 +1,4 @@
-"""The built-in model: how a conversation is put to it, what it may answer, and how it behaves when it runs."""
+"""The built-in model: rendering of conversations, reply formats, and runs with the real weights."""
 
 import asyncio
 import json
@@ -23,18 +23,18 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters, override_allow_model_requests
 from pydantic_ai.output import OutputObjectDefinition
 
-from handrail.config.settings import load_settings
+from handrail.config.sources import load_settings
 from handrail.models.local.catalog import SMALL
 from handrail.models.local.chat import render
 from handrail.models.local.grammar import (
-    LONGEST_STRING,
+    MAX_STRING_LENGTH,
     BoundedSchema,
-    Form,
-    forms_of,
-    grammar_of,
-    notation,
-    read_reply,
-    spent_tools,
+    ReplyFormat,
+    build_grammar,
+    parse_reply,
+    repeated_tools,
+    reply_formats,
+    type_notation,
 )
 from handrail.models.local.model import BuiltinModel
 from handrail.models.local.weights import find_weights
@@ -49,41 +49,41 @@ TALK = ModelRequestParameters(function_tools=[FIND], allow_text_output=True)
 TRIAGE = ModelRequestParameters(function_tools=[FIND], output_tools=[FINAL], allow_text_output=False)
 
 
-def keys(forms: list[Form]) -> list[str]:
-    return [form.key for form in forms]
+def keys(formats: list[ReplyFormat]) -> list[str]:
+    return [reply_format.key for reply_format in formats]
 
 
-def test_forms() -> None:
-    """A request offers its tools, and text, an output tool or a structured answer, as its output is declared."""
+def test_reply_formats() -> None:
+    """A request offers its tools, and text, an output tool or a structured answer, depending on its output."""
     native = ModelRequestParameters(
         output_mode="native",
         output_object=OutputObjectDefinition(json_schema={"type": "object"}),
         allow_text_output=True,
     )
-    assert keys(forms_of(TALK, None)) == ["find_order", "reply"]
-    assert keys(forms_of(TRIAGE, None)) == ["find_order", "final_result"]
-    assert keys(forms_of(native, None)) == ["answer"]
+    assert keys(reply_formats(TALK, None)) == ["find_order", "reply"]
+    assert keys(reply_formats(TRIAGE, None)) == ["find_order", "final_result"]
+    assert keys(reply_formats(native, None)) == ["answer"]
 
 
 def test_tool_choice() -> None:
-    """The settings' tool choice takes function tools away, or the text."""
-    assert keys(forms_of(TALK, ModelSettings(tool_choice="none"))) == ["reply"]
-    assert keys(forms_of(TALK, ModelSettings(tool_choice="required"))) == ["find_order"]
-    assert keys(forms_of(TRIAGE, ModelSettings(tool_choice=["find_order"]))) == ["find_order", "final_result"]
+    """The tool choice in the settings removes function tools or text from the reply formats."""
+    assert keys(reply_formats(TALK, ModelSettings(tool_choice="none"))) == ["reply"]
+    assert keys(reply_formats(TALK, ModelSettings(tool_choice="required"))) == ["find_order"]
+    assert keys(reply_formats(TRIAGE, ModelSettings(tool_choice=["find_order"]))) == ["find_order", "final_result"]
 
 
 def test_repeated_calls() -> None:
-    """A tool called twice alike since the user last spoke is spent; other arguments, and a new message, are not."""
-    asked = ModelRequest(parts=[UserPromptPart("Where?")])
+    """A tool called twice with the same arguments is left out, until the user's next message."""
+    question = ModelRequest(parts=[UserPromptPart("Where?")])
     first, second = (ModelResponse(parts=[ToolCallPart("find_order", {"id": order})]) for order in ("A-1", "A-2"))
-    told = ModelRequest(parts=[ToolReturnPart("find_order", "sent")])
-    assert spent_tools([asked, first, told, second]) == set()
-    assert spent_tools([asked, first, told, second, told, first]) == {"find_order"}
-    assert spent_tools([asked, first, told, first, asked]) == set()
+    result = ModelRequest(parts=[ToolReturnPart("find_order", "sent")])
+    assert repeated_tools([question, first, result, second]) == set()
+    assert repeated_tools([question, first, result, second, result, first]) == {"find_order"}
+    assert repeated_tools([question, first, result, first, question]) == set()
 
 
 def test_schema_is_bounded() -> None:
-    """References are put in place, open strings get an end, and patterns beyond the grammar's reach are dropped."""
+    """References are inlined, strings without a limit get one, and unsupported patterns are dropped."""
     schema = BoundedSchema(
         {
             "$defs": {"Kind": {"enum": ["a", "b"], "type": "string", "title": "Kind"}},
@@ -98,13 +98,13 @@ def test_schema_is_bounded() -> None:
     ).walk()
     assert schema["properties"] == {
         "kind": {"enum": ["a", "b"], "type": "string"},
-        "note": {"type": "string", "maxLength": LONGEST_STRING},
-        "amount": {"type": "string", "maxLength": LONGEST_STRING},
+        "note": {"type": "string", "maxLength": MAX_STRING_LENGTH},
+        "amount": {"type": "string", "maxLength": MAX_STRING_LENGTH},
         "id": {"type": "string", "pattern": "^A-[0-9]{4}$"},
     }
 
 
-def test_notation() -> None:
+def test_type_notation() -> None:
     """A schema is shown to the model like a type, with its descriptions."""
     schema = {
         "type": "object",
@@ -115,31 +115,31 @@ def test_notation() -> None:
         },
         "required": ["kind"],
     }
-    assert notation(schema) == '{kind: "a" | "b" /* what it is */, tags?: [string, ...], due?: date | null}'
+    assert type_notation(schema) == '{kind: "a" | "b" /* what it is */, tags?: [string, ...], due?: date | null}'
 
 
 def test_grammar_keeps_recursive_definitions() -> None:
-    """Definitions that a form cannot do without stand at the grammar's root, where its references point."""
+    """Definitions that a format still refers to are at the grammar's root, where its references point."""
     tree = {"$ref": "#/$defs/Tree", "$defs": {"Tree": {"type": "object"}}}
-    grammar = json.loads(grammar_of([Form("answer", tree, "")]).partition("%json ")[2])
+    grammar = json.loads(build_grammar([ReplyFormat("answer", tree, "")]).partition("%json ")[2])
     assert grammar["$defs"] == tree["$defs"]
     assert grammar["anyOf"][0]["properties"] == {"answer": {"$ref": "#/$defs/Tree"}}
 
 
 def test_reply_becomes_a_part() -> None:
-    """What the model says becomes a tool call or text; what is in no offered form is an error."""
-    forms = forms_of(TALK, None)
-    call = read_reply('{"find_order":{"id":"A-1"}}', forms)
+    """A reply becomes a tool call or text; a reply in no offered format is an error."""
+    formats = reply_formats(TALK, None)
+    call = parse_reply('{"find_order":{"id":"A-1"}}', formats)
     assert isinstance(call, ToolCallPart)
     assert (call.tool_name, call.args) == ("find_order", {"id": "A-1"})
-    assert read_reply('{"reply":"hi"}', forms) == TextPart("hi")
+    assert parse_reply('{"reply":"hi"}', formats) == TextPart("hi")
     for wrong in ('{"other":1}', '{"reply":"a","find_order":{}}', "[]", '{"reply'):
         with pytest.raises(ValueError, match=r"reply|Unterminated"):
-            read_reply(wrong, forms)
+            parse_reply(wrong, formats)
 
 
-def test_dialogue() -> None:
-    """A conversation is rendered with what never changes first, and tool calls as the forms they were made in."""
+def test_rendering() -> None:
+    """A conversation is rendered with its constant parts first, and tool calls in the reply formats."""
     parameters = ModelRequestParameters(
         function_tools=[FIND],
         instruction_parts=[InstructionPart(content="Be kind."), InstructionPart(content="It is Monday.", dynamic=True)],
@@ -151,10 +151,10 @@ def test_dialogue() -> None:
         ModelResponse(parts=[TextPart("On its way.")]),
         ModelRequest(parts=[UserPromptPart(["Thanks", "!"])]),
     ]
-    system, *talk = render(messages, parameters, forms_of(parameters, None), "m")
+    system, *turns = render(messages, parameters, reply_formats(parameters, None), "m")
     assert system["content"].startswith("You sort mail.\n\nBe kind.\n\nAnswer with exactly one JSON object")
     assert system["content"].endswith("// a message to the user\n\nIt is Monday.")
-    assert talk == [
+    assert turns == [
         {"role": "user", "content": "Where is A-1?"},
         {"role": "assistant", "content": '{"find_order":{"id":"A-1"}}'},
         {"role": "user", "content": 'find_order returned: {"state":"sent"}'},
@@ -164,10 +164,10 @@ def test_dialogue() -> None:
 
 
 def test_images_are_refused() -> None:
-    """What is not text is refused by name, so that another model or the fallback takes the request."""
+    """A part that is not text is refused by name, so that another model or the fallback takes the request."""
     messages: list[ModelMessage] = [ModelRequest(parts=[UserPromptPart([ImageUrl("https://example.org/a.png")])])]
     with pytest.raises(ModelRequestRejectedError, match="reads text only, and was given a ImageUrl"):
-        render(messages, TALK, forms_of(TALK, None), "m")
+        render(messages, TALK, reply_formats(TALK, None), "m")
 
 
 class Triage(BaseModel):
@@ -185,13 +185,13 @@ def model() -> BuiltinModel:
 
 
 def test_real_run(model: BuiltinModel) -> None:
-    """The real model calls a tool, hears of an error, and ends in output of the declared type, its prefix cached."""
-    tries = []
+    """The real model calls a tool, gets an error, and ends in output of the declared type, with a cached prefix."""
+    attempts = []
 
     def find_order(order_id: str) -> str:
         """Find an order by its id."""
-        tries.append(order_id)
-        if len(tries) == 1:
+        attempts.append(order_id)
+        if len(attempts) == 1:
             raise ModelRetry("The order desk is busy. Try again.")
         return "sent on Monday"
 
@@ -206,7 +206,7 @@ def test_real_run(model: BuiltinModel) -> None:
 
 
 def test_real_limits(model: BuiltinModel) -> None:
-    """A late request ends in a timeout and one beyond the context window is told so; the model answers the next."""
+    """A late request ends in a timeout and one beyond the context window in an error; the next one is answered."""
     agent = Agent(model)
 
     async def runs() -> str:

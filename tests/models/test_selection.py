@@ -1,4 +1,4 @@
-"""Which model is used, and how it is opened."""
+"""The choice of the model, and opening it."""
 
 import asyncio
 import json
@@ -10,10 +10,17 @@ from pydantic_ai.models import known_model_names, override_allow_model_requests
 
 from handrail.config.settings import Settings
 from handrail.kernel.errors import BadSettings, NotFound
-from handrail.models.factory import default_model, open_model, unasked_model
-from handrail.models.local.catalog import DEFAULT_BUILTIN, builtin_weights
-from handrail.models.local.weights import WeightsUnavailable
-from handrail.models.selection import ANTHROPIC_DEFAULT, OPENAI_DEFAULT, OllamaProbe, choose, probe_ollama
+from handrail.models.errors import WeightsUnavailable
+from handrail.models.factory import default_model, open_model, replay_model
+from handrail.models.local.catalog import builtin_weights
+from handrail.models.selection import (
+    ANTHROPIC_DEFAULT,
+    BUILTIN_DEFAULT,
+    OPENAI_DEFAULT,
+    OllamaProbe,
+    probe_ollama,
+    select_model,
+)
 from tests.models.loopback import FileServer
 
 OLLAMA = OllamaProbe(("nomic-embed-text:latest", "qwen3:8b"))
@@ -21,31 +28,31 @@ KEYS = {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "b"}
 
 
 @pytest.mark.parametrize(
-    ("named", "env", "ollama", "chosen", "why"),
+    ("configured", "env", "ollama", "name", "reason"),
     [
         ("x:y", KEYS, OLLAMA, "x:y", "settings"),
         (None, KEYS, OLLAMA, ANTHROPIC_DEFAULT, "ANTHROPIC_API_KEY"),
         (None, {**KEYS, "ANTHROPIC_API_KEY": " "}, OLLAMA, OPENAI_DEFAULT, "OPENAI_API_KEY"),
         (None, {}, OLLAMA, "ollama:qwen3:8b", "Ollama"),
-        (None, {}, OllamaProbe(()), DEFAULT_BUILTIN, "no model"),
-        (None, {}, None, DEFAULT_BUILTIN, "no model"),
+        (None, {}, OllamaProbe(()), BUILTIN_DEFAULT, "no model"),
+        (None, {}, None, BUILTIN_DEFAULT, "no model"),
     ],
 )
-def test_order(named: str | None, env: dict[str, str], ollama: OllamaProbe | None, chosen: str, why: str) -> None:
-    """The settings' word comes before keys, keys before Ollama, and the built-in model comes last."""
-    choice = choose(named, env, ollama)
-    assert choice.name == chosen
-    assert why in choice.why
+def test_order(configured: str | None, env: dict[str, str], ollama: OllamaProbe | None, name: str, reason: str) -> None:
+    """The settings come before keys, keys before Ollama, and the built-in model comes last."""
+    selected = select_model(configured, env, ollama)
+    assert selected.name == name
+    assert reason in selected.reason
 
 
 def test_defaults_exist() -> None:
-    """The defaults are models that their providers and the catalogue know."""
+    """The defaults are models that their providers and the catalog know."""
     assert {ANTHROPIC_DEFAULT, OPENAI_DEFAULT} <= set(known_model_names())
-    assert builtin_weights(DEFAULT_BUILTIN).size > 0
+    assert builtin_weights(BUILTIN_DEFAULT).size > 0
 
 
 def test_ollama_probe(file_server: FileServer) -> None:
-    """An Ollama server's models are read from its tags; any other answer, and silence, is no Ollama."""
+    """An Ollama server's models are read from its tags; any other response, or none, does not count as Ollama."""
     file_server.body = json.dumps({"models": [{"name": "qwen3:8b"}]}).encode()
     assert probe_ollama(file_server.url) == OllamaProbe(("qwen3:8b",))
     file_server.body = b"<html>"
@@ -73,11 +80,11 @@ def test_no_hidden_retries(
     file_server.status = 500
     with override_allow_model_requests(True), pytest.raises(ModelHTTPError):
         asyncio.run(Agent(open_model(name, Settings())).run("hi"))
-    assert len(file_server.starts) == 1
+    assert len(file_server.requests) == 1
 
 
 def test_unknown_names() -> None:
-    """An unknown provider or built-in model is named, with what comes near it."""
+    """An unknown provider or built-in model is named, with the nearest names."""
     with pytest.raises(NotFound, match="did you mean anthropic"):
         open_model("antropic:claude-sonnet-5-5", Settings())
     with pytest.raises(NotFound, match="write provider:model"):
@@ -94,17 +101,20 @@ def test_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_weights(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A built-in model whose weights are not here says how to get them."""
-    settings = Settings(cache=tmp_path_factory.mktemp("cache"), model=DEFAULT_BUILTIN)
+    """A built-in model without weights on this machine says how to get them."""
+    settings = Settings(cache=tmp_path_factory.mktemp("cache"), model=BUILTIN_DEFAULT)
     with pytest.raises(WeightsUnavailable, match="HANDRAIL_WEIGHTS"):
         default_model(settings)
 
 
-def test_a_model_that_is_not_asked(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Without its weights a built-in model is known by its name and settings, and says so when it is asked."""
-    settings = Settings(cache=tmp_path_factory.mktemp("cache"), model=DEFAULT_BUILTIN)
-    model = unasked_model(settings)
-    assert f"{model.system}:{model.model_name}" == DEFAULT_BUILTIN
+def test_a_model_for_recorded_responses(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Without weights a replay model has the built-in model's name and settings, and a request to it is an error."""
+    settings = Settings(cache=tmp_path_factory.mktemp("cache"), model=BUILTIN_DEFAULT)
+    model = replay_model(settings)
+    assert f"{model.system}:{model.model_name}" == BUILTIN_DEFAULT
     assert (model.settings or {}).get("max_tokens") == 512
-    with override_allow_model_requests(True), pytest.raises(WeightsUnavailable, match="to be known by only"):
+    with (
+        override_allow_model_requests(True),
+        pytest.raises(WeightsUnavailable, match="to replay recorded answers only"),
+    ):
         asyncio.run(Agent(model).run("hi"))

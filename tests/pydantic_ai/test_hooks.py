@@ -1,4 +1,4 @@
-"""What Handrail stands on in Pydantic AI; run on both ends of the range (`make lowest` is the lower)."""
+"""The behaviour of Pydantic AI that Handrail relies on, tested with the oldest and newest supported version."""
 
 import copy
 from typing import Any
@@ -21,124 +21,124 @@ class Count(BaseModel):
 
 
 class Hooked(AbstractCapability[Any]):
-    """Notes which hooks were called, with what."""
+    """Records the hooks that were called, with their arguments."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, Any]] = []
+        self.calls: list[tuple[str, Any]] = []
 
     def get_ordering(self) -> CapabilityOrdering:
         return CapabilityOrdering(position="outermost")
 
     def get_wrapper_model(self, model: Model) -> Model:
-        self.seen.append(("model", model.model_name))
+        self.calls.append(("model", model.model_name))
         return WrapperModel(model)
 
     async def wrap_tool_execute(self, ctx: Any, *, call: Any, tool_def: Any, args: Any, handler: Any) -> Any:
-        self.seen.append(("tool", (call.tool_name, args, tool_def.kind, ctx.tool_call_approved)))
-        if (tool_def.metadata or {}).get("ask"):
+        self.calls.append(("tool", (call.tool_name, args, tool_def.kind, ctx.tool_call_approved)))
+        if (tool_def.metadata or {}).get("defer"):
             raise ApprovalRequired
         return await handler(args)
 
     async def on_tool_validate_error(self, _ctx: Any, *, call: Any, tool_def: Any, args: Any, error: Any) -> Any:  # noqa: ARG002
-        self.seen.append(("bad arguments", call.tool_name))
+        self.calls.append(("bad arguments", call.tool_name))
         raise error
 
     async def on_output_validate_error(self, ctx: Any, *, output_context: Any, output: Any, error: Any) -> Any:  # noqa: ARG002
-        self.seen.append(("bad output", ctx.partial_output))
+        self.calls.append(("bad output", ctx.partial_output))
         raise error
 
 
 def script(*turns: ModelResponse, name: str = "script") -> FunctionModel:
-    left = list(turns)
-    return FunctionModel(lambda _messages, _info: left.pop(0), model_name=name)
+    remaining = list(turns)
+    return FunctionModel(lambda _messages, _info: remaining.pop(0), model_name=name)
 
 
 def call(tool: str, **arguments: Any) -> ModelResponse:
     return ModelResponse([ToolCallPart(tool, arguments)])
 
 
-def look(number: int) -> int:
+def find_order(number: int) -> int:
     return number
 
 
-def text(said: str) -> ModelResponse:
-    return ModelResponse([TextPart(said)])
+def text(content: str) -> ModelResponse:
+    return ModelResponse([TextPart(content)])
 
 
-def test_where_prompts_are_kept() -> None:
-    """An agent keeps what its prompts were given as, text and functions, where the fingerprint reads them."""
+def test_where_prompts_are_stored() -> None:
+    """An agent stores its prompts where the fingerprint reads them."""
 
-    def of_run(_ctx: RunContext[object]) -> str:
+    def dynamic(_ctx: RunContext[object]) -> str:
         return "now"
 
     part = InstructionPart(content="part")
-    agent = Agent(TestModel(), instructions=["written", part, of_run], system_prompt=("first", "second"))
-    agent.system_prompt(of_run)
-    agent.instructions(of_run)
-    assert [each.instruction for each in agent._instructions] == ["written", part, of_run, of_run]
+    agent = Agent(TestModel(), instructions=["written", part, dynamic], system_prompt=("first", "second"))
+    agent.system_prompt(dynamic)
+    agent.instructions(dynamic)
+    assert [sourced.instruction for sourced in agent._instructions] == ["written", part, dynamic, dynamic]
     assert tuple(agent._system_prompts) == ("first", "second")
-    assert [each.function for each in agent._system_prompt_functions] == [of_run]
+    assert [runner.function for runner in agent._system_prompt_functions] == [dynamic]
 
 
 async def test_a_run_may_defer() -> None:
-    """The flag on a copy's output schema lets its runs end in DeferredToolRequests, and leaves the agent alone."""
-    asking = Tool(look, metadata={"ask": True})
-    agent = Agent(script(call("look", number=1)), output_type=Count, tools=[asking], capabilities=[Hooked()])
+    """The flag on a copy's output schema lets its runs end in DeferredToolRequests; the agent is not changed."""
+    deferred = Tool(find_order, metadata={"defer": True})
+    agent = Agent(script(call("find_order", number=1)), output_type=Count, tools=[deferred], capabilities=[Hooked()])
     assert agent._output_schema.allows_deferred_tools is False
-    twin = copy.copy(agent)
-    twin._output_schema = copy.copy(agent._output_schema)
-    twin._output_schema.allows_deferred_tools = True
-    result: Any = await twin.run("hi")
+    duplicate = copy.copy(agent)
+    duplicate._output_schema = copy.copy(agent._output_schema)
+    duplicate._output_schema.allows_deferred_tools = True
+    result: Any = await duplicate.run("hi")
     assert isinstance(result.output, DeferredToolRequests)
-    assert [each.tool_name for each in result.output.approvals] == ["look"]
+    assert [call.tool_name for call in result.output.approvals] == ["find_order"]
     assert agent._output_schema.allows_deferred_tools is False
 
 
 async def test_overrides_reach_a_copy() -> None:
-    """A copy of an agent is overridden with it."""
+    """`override` on an agent applies to its copy as well."""
     agent = Agent(TestModel(custom_output_text="own"))
-    twin = copy.copy(agent)
+    duplicate = copy.copy(agent)
     with agent.override(model=TestModel(custom_output_text="other")):
-        assert (await twin.run("hi")).output == "other"
+        assert (await duplicate.run("hi")).output == "other"
 
 
 async def test_every_attempt_has_its_model_wrapped() -> None:
-    """The wrapper is asked for by each attempt, with the model that serves it: the first, then its fallback."""
+    """Each attempt gets its own wrapper, with the model that serves it: the first, then its fallback."""
 
     def down(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
         raise ModelHTTPError(503, "first")
 
     hooked = Hooked()
-    second = script(call("look", number=1), text("ok"), name="second")
-    agent = Agent(FunctionModel(down, model_name="first"), tools=[look])
+    second = script(call("find_order", number=1), text("ok"), name="second")
+    agent = Agent(FunctionModel(down, model_name="first"), tools=[find_order])
     await agent.run("hi", capabilities=[hooked, ModelFallback(second)])
-    asked = [name for kind, name in hooked.seen if kind == "model"]
-    assert asked[:2] == ["first", "second"]
+    names = [name for kind, name in hooked.calls if kind == "model"]
+    assert names[:2] == ["first", "second"]
 
 
 async def test_every_tool_call_is_wrapped() -> None:
-    """A tool's call passes through the capability with validated arguments, and Pydantic AI's flag in its kind."""
+    """A tool call passes through the capability with validated arguments, and its kind has Pydantic AI's flag."""
     hooked = Hooked()
-    agent = Agent(script(call("look", number="7"), text("ok")), tools=[look])
+    agent = Agent(script(call("find_order", number="7"), text("ok")), tools=[find_order])
     await agent.run("hi", capabilities=[hooked])
-    assert ("tool", ("look", {"number": 7}, "function", False)) in hooked.seen
-    assert Tool(look, requires_approval=True).tool_def.kind == "unapproved"
+    assert ("tool", ("find_order", {"number": 7}, "function", False)) in hooked.calls
+    assert Tool(find_order, requires_approval=True).tool_def.kind == "unapproved"
 
 
-async def test_malformed_work_is_seen() -> None:
-    """Arguments and outputs that do not fit are shown to the capability each time, before Pydantic AI asks anew."""
+async def test_malformed_work_reaches_the_capability() -> None:
+    """The capability gets each malformed argument or output, before Pydantic AI retries."""
     hooked = Hooked()
-    turns = [call("look", number="x"), call("final_result", count="many"), call("final_result", count=1)]
-    result = await Agent(script(*turns), output_type=Count, tools=[look]).run("hi", capabilities=[hooked])
+    turns = [call("find_order", number="x"), call("final_result", count="many"), call("final_result", count=1)]
+    result = await Agent(script(*turns), output_type=Count, tools=[find_order]).run("hi", capabilities=[hooked])
     assert result.output == Count(count=1)
-    assert [seen for seen in hooked.seen if seen[0].startswith("bad")] == [
-        ("bad arguments", "look"),
+    assert [hook_call for hook_call in hooked.calls if hook_call[0].startswith("bad")] == [
+        ("bad arguments", "find_order"),
         ("bad output", False),
     ]
 
 
 async def test_the_end_of_retries() -> None:
-    """An agent that names no number asks once more, and then raises UnexpectedModelBehavior."""
+    """By default an agent retries once, and then raises UnexpectedModelBehavior."""
     turns = [call("final_result", count="many")] * 3
     with capture_run_messages() as messages, pytest.raises(UnexpectedModelBehavior):
         await Agent(script(*turns), output_type=Count).run("hi")
@@ -146,14 +146,14 @@ async def test_the_end_of_retries() -> None:
 
 
 async def test_max_retries_reaches_the_model() -> None:
-    """The setting that turns a provider's own retries off is one of ModelSettings, and reaches the model."""
-    found: list[Any] = []
+    """The setting that turns off a provider's own retries is part of ModelSettings, and reaches the model."""
+    sent_settings: list[Any] = []
 
     def note(_messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        found.append(info.model_settings)
+        sent_settings.append(info.model_settings)
         return text("ok")
 
     settings: ModelSettings = {"max_retries": 0}
     await Agent(FunctionModel(note)).run("hi", model_settings=settings)
     assert "max_retries" in ModelSettings.__annotations__
-    assert found[0]["max_retries"] == 0
+    assert sent_settings[0]["max_retries"] == 0

@@ -1,8 +1,8 @@
-"""Approvals to test with: one call of a refund tool, changed where the test says so."""
+"""Approvals of a call of a refund tool."""
 
 from typing import Any
 
-from handrail.review.approvals.model import EXPIRES, Approval, digest
+from handrail.review.approvals.model import DECISION_PERIOD, Approval, digest
 from handrail.testing import VirtualClock
 
 NOW = VirtualClock().now()
@@ -11,7 +11,7 @@ ARGUMENTS = {"order": 1042, "reason": "charged twice"}
 DIGEST = digest("refund", ARGUMENTS)
 
 
-def approval(approval_id: str = "apr_1", **changed: Any) -> Approval:
+def approval(approval_id: str = "apr_1", **overrides: Any) -> Approval:
     fields: dict[str, Any] = {
         "run_id": "run_1",
         "round": 1,
@@ -26,6 +26,6 @@ def approval(approval_id: str = "apr_1", **changed: Any) -> Approval:
         "idempotent": False,
         "state": "pending",
         "proposed_at": NOW,
-        "expires_at": NOW + EXPIRES,
+        "expires_at": NOW + DECISION_PERIOD,
     }
-    return Approval(approval_id=approval_id, **{**fields, **changed})
+    return Approval(approval_id=approval_id, **{**fields, **overrides})

@@ -1,4 +1,4 @@
-"""Whatever people, clocks, processes and crashes do in whatever order, an action happens as often as it may."""
+"""Approvals compared with a model: after any sequence of events, an action is executed no more often than allowed."""
 
 import tempfile
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -15,46 +15,46 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Connection, select
 
 from handrail.kernel.db.database import Database
-from handrail.kernel.db.group_writer import Op
 from handrail.kernel.db.jobs import jobs
+from handrail.kernel.db.operation import Operation
 from handrail.kernel.errors import HandrailError
 from handrail.review.approvals.errors import AlreadyDecided, NotPermitted, StillExecuting
 from handrail.review.approvals.model import (
-    EXECUTING,
-    EXPIRES,
-    MOVES,
+    DECISION_PERIOD,
+    EXECUTION_LEASE,
+    TRANSITIONS,
     AlreadyExecuted,
     Approval,
-    Begun,
+    BeginResult,
     Execute,
-    Move,
     NotApproved,
     State,
-    Unknown,
+    Transition,
+    UnknownEffect,
 )
 from handrail.review.approvals.store import (
-    approvals_of,
     begin,
     complete,
     decide,
     expire,
     fail,
+    load_approvals,
     propose,
     recover,
-    renew_executing,
+    renew_execution,
     withdraw,
 )
 from handrail.testing import VirtualClock
 from tests.review.samples import DIGEST, ROLES, approval
 
 PEOPLE = {"role:lead": "ann", "requester": "u-17"}
-"""Each approver, and one who may decide for it."""
+"""A person who may decide, for each approver."""
 RUNS = ("run_1", "run_2")
-Kinds: TypeAlias = Sequence[tuple[str, bool]]
-KINDS = st.lists(st.tuples(st.sampled_from(sorted(PEOPLE)), st.booleans()), min_size=1, max_size=3)
-"""Who approves, and whether the tool is idempotent."""
+Specs: TypeAlias = Sequence[tuple[str, bool]]
+SPECS = st.lists(st.tuples(st.sampled_from(sorted(PEOPLE)), st.booleans()), min_size=1, max_size=3)
+"""The approver of each approval, and whether its tool is idempotent."""
 MOSTLY = st.sampled_from([True, True, True, False])
-# Weighted, and drawn by one rule: Hypothesis's own choice of rules seldom led from a proposal to an execution.
+# One rule with weighted steps: with a rule for each, Hypothesis rarely gets from a proposal to an execution.
 STEPS = (
     *["approve"] * 4,
     *["begin"] * 4,
@@ -65,7 +65,7 @@ STEPS = (
 
 @dataclass
 class Model:
-    """One approval as it should stand."""
+    """The expected state of one approval."""
 
     id: str
     run_id: str
@@ -78,9 +78,9 @@ class Model:
     result: object = None
     effects: int = 0
 
-    def move(self, move: Move) -> bool:
-        """Makes the move where the table allows it from here, and says whether it does."""
-        before, after = MOVES[move]
+    def move(self, move: Transition) -> bool:
+        """Makes the move if the table allows it in this state, and returns whether it does."""
+        before, after = TRANSITIONS[move]
         if self.state != before:
             return False
         self.state = after
@@ -88,7 +88,7 @@ class Model:
 
 
 class Approvals(RuleBasedStateMachine):
-    """Rounds of approvals in two runs, decided, executed, interrupted; the model says what each step must give."""
+    """Rounds of approvals in two runs that are decided, executed and interrupted, with the expected results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,13 +103,13 @@ class Approvals(RuleBasedStateMachine):
         self._database.close()
         self._folder.cleanup()
 
-    @initialize(kinds=KINDS)
-    def propose_first(self, kinds: Kinds) -> None:
-        self._propose(RUNS[0], kinds)
+    @initialize(specs=SPECS)
+    def propose_first(self, specs: Specs) -> None:
+        self._propose(RUNS[0], specs)
 
-    @rule(step=st.sampled_from(STEPS), number=st.integers(0, 9), suited=MOSTLY, right=MOSTLY, kinds=KINDS)
-    def step(self, step: str, number: int, suited: bool, right: bool, kinds: Kinds) -> None:
-        """One step about one approval: where `suited` says so, one that the step suits, if there are any."""
+    @rule(step=st.sampled_from(STEPS), number=st.integers(0, 9), suited=MOSTLY, right=MOSTLY, specs=SPECS)
+    def step(self, step: str, number: int, suited: bool, right: bool, specs: Specs) -> None:
+        """One step for one approval; with `suited`, for one in a suitable state if there is any."""
         now = self._clock.now()
         match step:
             case "approve" | "deny":
@@ -119,7 +119,7 @@ class Approvals(RuleBasedStateMachine):
             case "complete" | "fail":
                 self._end(self._pick(number, suited, "executing"), step, [None, number, {"paid": right}][number % 3])
             case "renew":
-                self._renew(self._pick(number, suited, "executing"), now + 2 * EXECUTING)
+                self._renew(self._pick(number, suited, "executing"), now + 2 * EXECUTION_LEASE)
             case "expire":
                 self._expire(self._pick(number, suited, "pending"), now)
             case "take_over":
@@ -127,32 +127,32 @@ class Approvals(RuleBasedStateMachine):
             case "withdraw":
                 self._withdraw(RUNS[1])
             case "propose":
-                self._propose(RUNS[number % 2], kinds)
+                self._propose(RUNS[number % 2], specs)
             case "wait":
-                self._clock.advance(EXECUTING.total_seconds() / 2)
+                self._clock.advance(EXECUTION_LEASE.total_seconds() / 2)
             case _:
-                self._clock.advance(EXPIRES.total_seconds())
+                self._clock.advance(DECISION_PERIOD.total_seconds())
 
-    def _propose(self, run_id: str, kinds: Kinds) -> None:
+    def _propose(self, run_id: str, specs: Specs) -> None:
         now, round_, known = self._clock.now(), next(self._rounds), len(self._models)
-        made = [
-            Model(f"apr_{number:03}", run_id, round_, approver, idempotent, now + EXPIRES)
-            for number, (approver, idempotent) in enumerate(kinds, known)
+        models = [
+            Model(f"apr_{number:03}", run_id, round_, approver, idempotent, now + DECISION_PERIOD)
+            for number, (approver, idempotent) in enumerate(specs, known)
         ]
-        self._models += made
-        self._write(propose([_proposed(each, now) for each in made]))
+        self._models += models
+        self._write(propose([_proposed(model, now) for model in models]))
 
     def _decide(self, model: Model, move: Literal["approve", "deny"], allowed: bool, now: datetime) -> None:
         person = PEOPLE[model.approver] if allowed else "eve"
-        verdict: Literal["approved", "denied"] = "approved" if move == "approve" else "denied"
-        decided = self._said(decide(model.id, verdict, person, ROLES, None, now))
+        decision: Literal["approved", "denied"] = "approved" if move == "approve" else "denied"
+        decided = self._result_or_error(decide(model.id, decision, person, ROLES, None, now))
         if not allowed:
             assert decided is NotPermitted
         elif now >= model.expires_at or not model.move(move):
             assert decided is AlreadyDecided
         else:
             assert isinstance(decided, Approval)
-            assert (decided.state, decided.decided_by, decided.decided_at) == (verdict, person, now)
+            assert (decided.state, decided.decided_by, decided.decided_at) == (decision, person, now)
             self._settle(model)
 
     def _expire(self, model: Model, now: datetime) -> None:
@@ -163,7 +163,7 @@ class Approvals(RuleBasedStateMachine):
 
     def _begin(self, model: Model, right: bool, now: datetime) -> None:
         expected = self._begun(model, now) if right else NotApproved(model.state)
-        assert self._said(begin(model.id, DIGEST if right else "another", now)) == expected
+        assert self._result_or_error(begin(model.id, DIGEST if right else "another", now)) == expected
         model.effects += expected == Execute()
 
     def _end(self, model: Model, move: Literal["complete", "fail"], result: object) -> None:
@@ -175,87 +175,89 @@ class Approvals(RuleBasedStateMachine):
         assert self._write(op) is ended
 
     def _renew(self, model: Model, until: datetime) -> None:
-        under_way = model.state == "executing"
-        if under_way:
+        executing = model.state == "executing"
+        if executing:
             model.until = until
-        assert self._write(renew_executing(model.id, until)) is under_way
+        assert self._write(renew_execution(model.id, until)) is executing
 
     def _take_over(self, run_id: str, now: datetime) -> None:
-        of_run = [each for each in self._models if each.run_id == run_id]
+        of_run = [model for model in self._models if model.run_id == run_id]
         for model in of_run:
             model.move("return" if model.idempotent else "lose_track")
-        found = self._write(recover(run_id, now))
-        assert isinstance(found, list)
-        assert [(each.approval_id, each.state) for each in found] == [(each.id, each.state) for each in of_run]
+        recovered = self._write(recover(run_id, now))
+        assert isinstance(recovered, list)
+        assert [(entry.approval_id, entry.state) for entry in recovered] == [
+            (model.id, model.state) for model in of_run
+        ]
 
     def _withdraw(self, run_id: str) -> None:
-        asked = [each for each in self._models if each.run_id == run_id]
-        assert self._write(withdraw(run_id)) == sum(each.move("withdraw") for each in asked)
+        of_run = [model for model in self._models if model.run_id == run_id]
+        assert self._write(withdraw(run_id)) == sum(model.move("withdraw") for model in of_run)
 
-    def _begun(self, model: Model, now: datetime) -> Begun | type[StillExecuting]:
-        """What `begin` must say or raise; the model moves on."""
+    def _begun(self, model: Model, now: datetime) -> BeginResult | type[StillExecuting]:
+        """The expected result or error of `begin`; also updates the model."""
         if model.state == "executing":
             assert model.until is not None
             if now < model.until:
                 return StillExecuting
             model.move("begin_again" if model.idempotent else "lose_track")
-            model.until = now + EXECUTING
-            return Execute() if model.idempotent else Unknown()
+            model.until = now + EXECUTION_LEASE
+            return Execute() if model.idempotent else UnknownEffect()
         if model.state == "executed":
             return AlreadyExecuted(model.result)
         if model.state == "unknown_after_crash":
-            return Unknown()
+            return UnknownEffect()
         before = model.state
         if not model.move("begin"):
             return NotApproved(before)
-        model.until = now + EXECUTING
+        model.until = now + EXECUTION_LEASE
         return Execute()
 
-    def _write(self, op: Op) -> object:
+    def _write(self, op: Operation[Any]) -> object:
         [result] = self._database.write_now(op)
         return result
 
-    def _said(self, op: Op) -> object:
-        """What an op gives, or the type of what it raises."""
+    def _result_or_error(self, op: Operation[Any]) -> object:
+        """The result of an operation, or the type of the error that it raises."""
         try:
             return self._write(op)
         except HandrailError as error:
             return type(error)
 
     def _pick(self, number: int, suited: bool, *states: State) -> Model:
-        among = (suited and self._in(*states)) or self._models
-        return among[number % len(among)]
+        candidates = (suited and self._in(*states)) or self._models
+        return candidates[number % len(candidates)]
 
     def _settle(self, decided: Model) -> None:
-        """A decision or an expiry took place: where it was its round's last, the run is to be resumed."""
-        if all(each.round != decided.round for each in self._in("pending")):
+        """After a decision or an expiry: if it was the last of its round, the run is to be resumed."""
+        if all(model.round != decided.round for model in self._in("pending")):
             self._resumed.add(f"resume:{decided.run_id}:{decided.round}")
 
     def _in(self, *states: State) -> list[Model]:
-        return [each for each in self._models if each.state in states]
+        return [model for model in self._models if model.state in states]
 
     @invariant()
-    def the_store_is_as_the_model_says(self) -> None:
-        stored = {each.approval_id: each for each in self._database.read_now(_both_runs)}
-        assert {id_: (each.state, each.result) for id_, each in stored.items()} == {
-            each.id: (each.state, each.result) for each in self._models
+    def the_store_agrees_with_the_model(self) -> None:
+        stored = {entry.approval_id: entry for entry in self._database.read_now(_both_runs)}
+        assert {id_: (entry.state, entry.result) for id_, entry in stored.items()} == {
+            model.id: (model.state, model.result) for model in self._models
         }
         for model in self._models:
             if model.effects:
                 assert stored[model.id].decided_by == PEOPLE[model.approver]
 
     @invariant()
-    def an_action_happens_once_unless_it_is_idempotent(self) -> None:
+    def only_an_idempotent_action_may_be_repeated(self) -> None:
         assert all(model.effects <= 1 for model in self._models if not model.idempotent)
 
     @invariant()
     def every_decided_round_resumes_its_run_once(self) -> None:
         keys = Counter(self._database.read_now(lambda conn: conn.execute(select(jobs.c.key)).scalars().all()))
-        assert keys == Counter([*self._resumed, *(f"expire:{each.id}" for each in self._models)])
+        assert keys == Counter([*self._resumed, *(f"expire:{model.id}" for model in self._models)])
 
 
 def _both_runs(conn: Connection) -> list[Approval]:
-    return [each for run_id in RUNS for each in approvals_of(conn, run_id)]
+    return [stored for run_id in RUNS for stored in load_approvals(run_id)(conn)]
 
 
 def _proposed(model: Model, now: datetime) -> Approval:

@@ -1,4 +1,4 @@
-"""A digest binds a decision to what was proposed, and to nothing else."""
+"""A digest identifies a tool and its exact arguments."""
 
 import json
 import math
@@ -7,10 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.review.approvals.model import canonical, digest
+from handrail.kernel.serialization import canonical_json
+from handrail.review.approvals.model import digest
 
 TEXT = st.text(st.characters(), max_size=5)
-"""Halves of characters included."""
+"""Includes lone surrogates."""
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=8
@@ -19,7 +20,7 @@ OBJECTS = st.dictionaries(TEXT, JSON, max_size=3)
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same, types and all; Python's own comparison takes 1, 1.0 and True for one."""
+    """Whether two JSON values are the same, including types; in Python 1, 1.0 and True are equal."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -34,7 +35,7 @@ def _same(one: Any, other: Any) -> bool:
 def _reversed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _reversed(value[key]) for key in reversed(value)}
-    return [_reversed(each) for each in value] if isinstance(value, list) else value
+    return [_reversed(item) for item in value] if isinstance(value, list) else value
 
 
 @given(OBJECTS)
@@ -51,26 +52,26 @@ def test_equal_digests_mean_equal_arguments(one: dict[str, Any], other: dict[str
 
 @given(OBJECTS, TEXT, JSON, JSON)
 def test_a_changed_argument_changes_the_digest(rest: dict[str, Any], name: str, one: Any, other: Any) -> None:
-    """One argument more or less differing, and the digest differs."""
+    """Changing one argument changes the digest."""
     assert (digest("refund", {**rest, name: one}) == digest("refund", {**rest, name: other})) is _same(one, other)
 
 
 @given(OBJECTS)
-def test_what_is_stored_is_what_was_proposed(arguments: dict[str, Any]) -> None:
-    """Arguments come back from their text as they were, and the text is ASCII that every store can hold."""
-    text = canonical(arguments)
+def test_canonical_json(arguments: dict[str, Any]) -> None:
+    """Canonical JSON is parsed to the original arguments, and is ASCII text that every store can hold."""
+    text = canonical_json(arguments)
     assert _same(json.loads(text), arguments)
     assert text.isascii()
     assert text.isprintable()
 
 
-def test_values_that_look_alike_have_different_digests() -> None:
-    """What Python or a reader may take for the same, the digest does not."""
-    alike = [1, 1.0, "1", True, None, [1], {"1": 1}, "", 0, 0.0, -0.0, False, [], {}, math.nan, math.inf, -math.inf]
-    assert len({digest("pay", {"amount": each}) for each in alike}) == len(alike)
+def test_similar_values_have_different_digests() -> None:
+    """Values that are equal in Python or look alike have different digests."""
+    values = [1, 1.0, "1", True, None, [1], {"1": 1}, "", 0, 0.0, -0.0, False, [], {}, math.nan, math.inf, -math.inf]
+    assert len({digest("pay", {"amount": value}) for value in values}) == len(values)
 
 
 @given(OBJECTS, TEXT, TEXT)
 def test_the_tool_is_part_of_the_digest(arguments: dict[str, Any], one: str, other: str) -> None:
-    """The same arguments for another tool are another call."""
+    """The same arguments for another tool have another digest."""
     assert (digest(one, arguments) == digest(other, arguments)) is (one == other)

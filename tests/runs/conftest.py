@@ -1,4 +1,4 @@
-"""Runs here have a store of their own and a clock that only the test moves."""
+"""Each test has its own store, and a clock that only the test advances."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +16,6 @@ def clock() -> VirtualClock:
 
 @pytest.fixture(autouse=True)
 def runtime(tmp_path: Path, clock: VirtualClock) -> Iterator[Runtime]:
-    """The current runtime; no model serves agents that name none."""
-    with sandbox(tmp_path, clock=clock) as opened:
-        yield opened
+    """The current runtime, without a default model."""
+    with sandbox(tmp_path, clock=clock) as active:
+        yield active

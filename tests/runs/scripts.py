@@ -1,4 +1,4 @@
-"""Models that say what a test wrote down for them."""
+"""Models that give scripted responses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,33 +9,33 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 
 class Count(BaseModel):
-    """The typed answer of most agents here."""
+    """The output type of most agents here."""
 
     count: int
 
 
 class Script:
-    """A model that gives these responses in turn, or raises them; `asked` holds what it was sent."""
+    """A model that returns these responses in turn, or raises them; `requests` has the messages of each request."""
 
     def __init__(self, *turns: ModelResponse | BaseException) -> None:
         self._turns = list(turns)
-        self.asked: list[list[ModelMessage]] = []
+        self.requests: list[list[ModelMessage]] = []
         self.infos: list[AgentInfo] = []
         self.model = FunctionModel(self._respond, model_name="script")
 
     def _respond(self, messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        self.asked.append(list(messages))
+        self.requests.append(list(messages))
         self.infos.append(info)
-        assert self._turns, "the model was asked once more than the test wrote down"
+        assert self._turns, "the model got one more request than the test scripted"
         turn = self._turns.pop(0)
         if isinstance(turn, BaseException):
             raise turn
         return turn
 
     def prompts(self) -> list[Any]:
-        """What users said in the last request's messages."""
+        """The user prompts of the last request."""
         return [
-            part.content for message in self.asked[-1] for part in message.parts if isinstance(part, UserPromptPart)
+            part.content for message in self.requests[-1] for part in message.parts if isinstance(part, UserPromptPart)
         ]
 
 
@@ -49,10 +49,10 @@ def calls(tool: str, **arguments: Any) -> ToolCallPart:
 
 
 def counts(count: Any) -> ModelResponse:
-    """A response that answers with `Count`; whatever is no whole number is malformed."""
+    """A response that answers with `Count`; anything but a whole number is malformed."""
     return says(ToolCallPart("final_result", {"count": count}))
 
 
-def texts(found: Sequence[ModelResponse]) -> list[str]:
+def texts(responses: Sequence[ModelResponse]) -> list[str]:
     """The texts of some responses."""
-    return [part.content for response in found for part in response.parts if isinstance(part, TextPart)]
+    return [part.content for response in responses for part in response.parts if isinstance(part, TextPart)]

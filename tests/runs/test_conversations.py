@@ -1,4 +1,4 @@
-"""A conversation is kept with its runs and goes on where it stopped, for its tenant alone."""
+"""A conversation is stored with its runs and continues where it stopped, for its tenant only."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ from tests.runs.scripts import Script, calls, says, texts
 pytestmark = pytest.mark.usefixtures("runtime")
 
 
-def said(script: Script) -> list[str]:
-    """What the model had said, by the last request's messages."""
-    return texts([message for message in script.asked[-1] if isinstance(message, ModelResponse)])
+def answers(script: Script) -> list[str]:
+    """The model's answers among the last request's messages."""
+    return texts([message for message in script.requests[-1] if isinstance(message, ModelResponse)])
 
 
-async def test_it_goes_on() -> None:
-    """A second run of a conversation is sent what both sides said in the first."""
+async def test_a_second_run() -> None:
+    """The second run of a conversation is sent the messages of the first."""
     script = Script(says("one"), says("two"), says("three"))
     agent = govern(Agent(script.model), name="a")
-    for question in ("first", "second", "third"):
-        await agent.run(question, user="u", conversation_id="c-1")
+    for message in ("first", "second", "third"):
+        await agent.run(message, user="u", conversation_id="c-1")
     assert script.prompts() == ["first", "second", "third"]
-    assert said(script) == ["one", "two"]
+    assert answers(script) == ["one", "two"]
 
 
-async def test_it_is_the_tenants() -> None:
+async def test_another_tenant() -> None:
     """The same conversation id under another tenant is another conversation."""
     script = Script(says("one"), says("two"))
     agent = govern(Agent(script.model), name="a")
@@ -38,7 +38,7 @@ async def test_it_is_the_tenants() -> None:
 
 
 async def test_without_an_id() -> None:
-    """A run without a conversation id begins a conversation named after itself, and remembers nothing."""
+    """A run without a conversation id starts a conversation with the run's id and no history."""
     script = Script(says("one"), says("two"), says("three"))
     agent = govern(Agent(script.model), name="a")
     first = await agent.run("first", user="u")
@@ -48,8 +48,8 @@ async def test_without_an_id() -> None:
     assert script.prompts() == ["first", "third"]
 
 
-async def test_a_given_history_goes_first() -> None:
-    """Where a history is given, the stored one is left out, also where the given one is empty."""
+async def test_a_message_history_replaces_the_stored_one() -> None:
+    """A message history replaces the stored one, even if it is empty."""
     script = Script(says("one"), says("two"), says("three"))
     agent = govern(Agent(script.model), name="a")
     await agent.run("first", user="u", conversation_id="c-1")
@@ -61,18 +61,18 @@ async def test_a_given_history_goes_first() -> None:
 
 
 async def test_a_run_without_an_answer() -> None:
-    """A failed run leaves the question and what the user was told in the conversation."""
+    """A failed run adds the input and the user's message to the conversation."""
     script = Script(ModelAPIError("m", "gone"), says("two"))
     agent = govern(Agent(script.model), name="a")
     failed = await agent.run("first", user="u", conversation_id="c-1")
     assert isinstance(failed, Failed)
     await agent.run("second", user="u", conversation_id="c-1")
     assert script.prompts() == ["first", "second"]
-    assert said(script) == [failed.message]
+    assert answers(script) == [failed.message]
 
 
 async def test_after_a_proposal() -> None:
-    """A run that waits for a person leaves no call without a result behind: the conversation can go on."""
+    """A waiting run leaves no tool call without a result in the conversation, which can continue."""
 
     def refund() -> None:
         raise AssertionError
@@ -82,18 +82,18 @@ async def test_after_a_proposal() -> None:
     waiting = await agent.run("first", user="u", conversation_id="c-1")
     assert isinstance(waiting, AwaitingApproval)
     await agent.run("second", user="u", conversation_id="c-1")
-    assert said(script) == [waiting.message]
+    assert answers(script) == [waiting.message]
 
 
 async def test_a_fresh_process(tmp_path: Any) -> None:
-    """The conversation is in the store, pictures too, and not in the agent."""
+    """A conversation, with its pictures, is loaded from the store and not from the agent."""
     from handrail.testing import sandbox
 
     picture = ImageUrl("https://example.com/a.png")
     with sandbox(tmp_path, store="shared.db"):
-        await govern(Agent(Script(says("one")).model), name="a").run(["Look", picture], user="u", conversation_id="c")
+        await govern(Agent(Script(says("one")).model), name="a").run(["See", picture], user="u", conversation_id="c")
     script = Script(says("two"))
     with sandbox(tmp_path, store="shared.db"):
         await govern(Agent(script.model), name="a").run("again", user="u", conversation_id="c")
     first, second = script.prompts()
-    assert (list(first), second) == (["Look", picture], "again")
+    assert (list(first), second) == (["See", picture], "again")

@@ -1,4 +1,4 @@
-"""Which exceptions become outcomes, and under which code."""
+"""The codes of exceptions that become faults."""
 
 import pytest
 from pydantic_ai.exceptions import (
@@ -16,15 +16,9 @@ from pydantic_ai.exceptions import (
     UserError,
 )
 
-from handrail.models.local.weights import ModelUnavailable
-from handrail.runs.faults import ToolFault, fault_of, is_bug
+from handrail.models.errors import ModelUnavailable
+from handrail.runs.faults import ToolFault, fault_from, is_bug
 from handrail.runs.loop_guard import Looping
-
-
-def in_category(category: type[ModelRateLimitError | ModelContextWindowExceededError]) -> ModelHTTPError:
-    """An error that Pydantic AI itself knows the kind of, whatever its status says."""
-    return ModelHTTPError.for_category(category=category, status_code=400, model_name="m")
-
 
 CODES = [
     (ModelHTTPError(400, "m"), "model_rejected"),
@@ -59,35 +53,37 @@ CODES = [
 ]
 
 
-@pytest.mark.parametrize(("error", "code"), CODES, ids=lambda each: each if isinstance(each, str) else repr(each)[:40])
+@pytest.mark.parametrize(
+    ("error", "code"), CODES, ids=lambda value: value if isinstance(value, str) else repr(value)[:40]
+)
 def test_codes(error: Exception, code: str) -> None:
-    """Each expected failure has its own stable code, and says what it was."""
-    fault = fault_of(error)
+    """Each expected failure has a stable code and the error's text as its detail."""
+    fault = fault_from(error)
     assert fault is not None
     assert fault.code == code
     assert str(error) in fault.detail
 
 
 @pytest.mark.parametrize("error", [TypeError("x"), KeyError("x"), ValueError("x"), UserError("x"), RuntimeError("x")])
-def test_what_is_no_fault(error: Exception) -> None:
-    """An error that no model, tool or provider makes is not turned into an outcome."""
-    assert fault_of(error) is None
+def test_other_exceptions(error: Exception) -> None:
+    """An exception that no model, tool or provider raises does not become an outcome."""
+    assert fault_from(error) is None
 
 
-def test_details_end() -> None:
-    """A fault's detail is at most 2,000 characters, however much a provider says."""
-    fault = fault_of(ModelAPIError("m", "x" * 10_000))
+def test_details_are_shortened() -> None:
+    """A fault's detail has at most 2,000 characters, however long the provider's message is."""
+    fault = fault_from(ModelAPIError("m", "x" * 10_000))
     assert fault is not None
     assert len(fault.detail) == 2_000
 
 
-@pytest.mark.parametrize("kind", [TypeError, AttributeError, NameError, AssertionError, NotImplementedError])
-def test_bugs(kind: type[Exception]) -> None:
-    """What only wrong code raises is a bug, also in a tool."""
-    assert is_bug(kind("x"))
+@pytest.mark.parametrize("error_type", [TypeError, AttributeError, NameError, AssertionError, NotImplementedError])
+def test_bugs(error_type: type[Exception]) -> None:
+    """Exceptions that only incorrect code raises are bugs, also in a tool."""
+    assert is_bug(error_type("x"))
 
 
-@pytest.mark.parametrize("kind", [OSError, ValueError, LookupError, TimeoutError, RuntimeError])
-def test_no_bugs(kind: type[Exception]) -> None:
-    """What a tool's libraries raise when the world is not as hoped is no bug."""
-    assert not is_bug(kind("x"))
+@pytest.mark.parametrize("error_type", [OSError, ValueError, LookupError, TimeoutError, RuntimeError])
+def test_exceptions_that_are_not_bugs(error_type: type[Exception]) -> None:
+    """Exceptions that libraries raise for outside reasons are not bugs."""
+    assert not is_bug(error_type("x"))

@@ -1,4 +1,4 @@
-"""What changes an agent's hash, and what does not."""
+"""The hashes of an agent: what changes them and what does not."""
 
 import functools
 from typing import Any
@@ -11,12 +11,12 @@ from pydantic_ai.models.function import FunctionModel
 
 from handrail import Fingerprint, RunRequest, Runtime, govern, tool
 from handrail.runs.fingerprint import sha256, source_of
-from handrail.runs.store.runs import load_prompt, load_run
+from handrail.runs.store.queries import load_prompt, load_run
 from tests.runs.scripts import Count, Script, counts
 
 
 class Tally(BaseModel):
-    """Another shape of answer."""
+    """Another output type."""
 
     count: int
     sure: bool = True
@@ -42,9 +42,9 @@ class Rules:
         return Count(count=2)
 
 
-async def print_of(runtime: Runtime, agent: Any, **asked: Any) -> Fingerprint:
-    outcome = await agent.run(**{"input": "hi", "user": "u", **asked})
-    run = await runtime.database.read(lambda conn: load_run(conn, outcome.facts.run_id, runtime.clock.now()))
+async def fingerprint_of(runtime: Runtime, agent: Any, **options: Any) -> Fingerprint:
+    outcome = await agent.run(**{"input": "hi", "user": "u", **options})
+    run = await runtime.database.read(load_run(outcome.facts.run_id, runtime.clock.now()))
     assert run.fingerprint is not None
     return run.fingerprint
 
@@ -64,7 +64,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "prompt function": {"instructions": lambda: "Count well."},
     "system prompt": {"system_prompt": "You count."},
     "settings": {"model_settings": {"temperature": 0.5}},
-    "tool description": {"tools": [tool(find, effect="reads", description="Looks.")]},
+    "tool description": {"tools": [tool(find, effect="reads", description="Searches.")]},
     "tool effect": {"tools": [tool(find, effect="writes")]},
     "undeclared tool": {"tools": [Tool(find)]},
     "no tool": {"tools": []},
@@ -76,17 +76,17 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-async def test_what_is_another_agent(runtime: Runtime, change: dict[str, Any]) -> None:
-    """A change of anything that can change an answer changes the agent's hash."""
-    before, after = await print_of(runtime, governed()), await print_of(runtime, governed(**change))
+async def test_changes_of_the_agent(runtime: Runtime, change: dict[str, Any]) -> None:
+    """Changing anything that can change an answer changes the agent's hash."""
+    before, after = await fingerprint_of(runtime, governed()), await fingerprint_of(runtime, governed(**change))
     assert after.agent != before.agent
 
 
 async def test_another_model(runtime: Runtime) -> None:
-    """A run on another model is a run of another agent with the same prompt."""
+    """Another model means another agent hash, with the same prompt hashes."""
     agent = governed()
-    before = await print_of(runtime, agent, model=_named("small"))
-    after = await print_of(runtime, agent, model=_named("large"))
+    before = await fingerprint_of(runtime, agent, model=_named("small"))
+    after = await fingerprint_of(runtime, agent, model=_named("large"))
     assert (after.agent != before.agent, after.template) == (True, before.template)
 
 
@@ -98,70 +98,72 @@ SAME: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("asked", SAME.values(), ids=SAME.keys())
-async def test_what_is_the_same_agent(runtime: Runtime, asked: dict[str, Any]) -> None:
-    """What differs from run to run leaves all three hashes as they are."""
-    assert await print_of(runtime, governed(), **asked) == await print_of(runtime, governed())
+@pytest.mark.parametrize("options", SAME.values(), ids=SAME.keys())
+async def test_changes_between_runs(runtime: Runtime, options: dict[str, Any]) -> None:
+    """What differs from run to run does not change any of the three hashes."""
+    assert await fingerprint_of(runtime, governed(), **options) == await fingerprint_of(runtime, governed())
 
 
 async def test_the_order_of_tools(runtime: Runtime) -> None:
-    """Tools in another order are the same tools."""
+    """The order of tools does not change the agent's hash."""
 
     def other() -> None:
         """Does nothing."""
 
     tools = [tool(find, effect="reads"), tool(other, effect="reads")]
-    assert await print_of(runtime, governed(tools=tools)) == await print_of(runtime, governed(tools=tools[::-1]))
+    assert await fingerprint_of(runtime, governed(tools=tools)) == await fingerprint_of(
+        runtime, governed(tools=tools[::-1])
+    )
 
 
 async def test_template_and_rendered(runtime: Runtime) -> None:
-    """Instructions made for a run have one template and agent, and as many rendered prompts as they have texts."""
+    """Dynamic instructions have one template hash and one agent hash, and a rendered hash for each text."""
 
-    def for_whom(ctx: RunContext[str]) -> str:
+    def instructions_for(ctx: RunContext[str]) -> str:
         return f"You serve {ctx.deps}."
 
-    agent = governed(script=Script(counts(1), counts(1)), deps_type=str, instructions=for_whom)
-    acme, other = await print_of(runtime, agent, deps="acme"), await print_of(runtime, agent, deps="other")
+    agent = governed(script=Script(counts(1), counts(1)), deps_type=str, instructions=instructions_for)
+    acme, other = await fingerprint_of(runtime, agent, deps="acme"), await fingerprint_of(runtime, agent, deps="other")
     assert (acme.template, acme.agent) == (other.template, other.agent)
     assert acme.rendered != other.rendered
 
 
 async def test_prompts_by_hash(runtime: Runtime) -> None:
-    """The texts behind a run's hashes can be read: the prompt as written and as sent."""
+    """The prompts behind a run's hashes can be loaded, the template and the rendered one."""
 
-    def for_whom(ctx: RunContext[str]) -> str:
+    def instructions_for(ctx: RunContext[str]) -> str:
         return f"You serve {ctx.deps}."
 
-    found = await print_of(runtime, governed(deps_type=str, instructions=for_whom), deps="acme")
-    template = await runtime.database.read(lambda conn: load_prompt(conn, found.template))
-    rendered = await runtime.database.read(lambda conn: load_prompt(conn, found.rendered))
+    fingerprint = await fingerprint_of(runtime, governed(deps_type=str, instructions=instructions_for), deps="acme")
+    template = await runtime.database.read(load_prompt(fingerprint.template))
+    rendered = await runtime.database.read(load_prompt(fingerprint.rendered))
     assert rendered == "You serve acme."
     assert template is not None
     assert "return f" in template
-    assert sha256(template) == found.template
-    assert await runtime.database.read(lambda conn: load_prompt(conn, "0" * 64)) is None
+    assert sha256(template) == fingerprint.template
+    assert await runtime.database.read(load_prompt("0" * 64)) is None
 
 
-async def test_any_text_is_kept(runtime: Runtime) -> None:
-    """A prompt with what a database cannot hold is kept with those characters written out."""
-    found = await print_of(runtime, governed(instructions="a\0b"))
-    text = await runtime.database.read(lambda conn: load_prompt(conn, found.rendered))
+async def test_any_text_is_stored(runtime: Runtime) -> None:
+    """A prompt with characters that a database cannot store is stored with those characters escaped."""
+    fingerprint = await fingerprint_of(runtime, governed(instructions="a\0b"))
+    text = await runtime.database.read(load_prompt(fingerprint.rendered))
     assert text == r"a\x00b"
 
 
-async def test_seen_by_another_process(tmp_path: Any) -> None:
+async def test_the_same_in_another_process(tmp_path: Any) -> None:
     """The same agent in a second process has the same hashes."""
     from handrail.testing import sandbox
 
-    found: list[Fingerprint] = []
+    fingerprints: list[Fingerprint] = []
     for _ in range(2):
         with sandbox(tmp_path, store="shared.db") as runtime:
-            found.append(await print_of(runtime, governed()))
-    assert found[0] == found[1]
+            fingerprints.append(await fingerprint_of(runtime, governed()))
+    assert fingerprints[0] == fingerprints[1]
 
 
 def test_sources() -> None:
-    """A function stands for its source, an object for its class's, a partial for its function's and what is bound."""
+    """The source of a function is its own, of an object its class's, of a partial its function's and its arguments."""
     assert "return number" in source_of(find)
     assert "class Rules" in source_of(Rules())
     assert "return number" in source_of(functools.partial(find, 7))
@@ -171,7 +173,7 @@ def test_sources() -> None:
 
 
 async def test_a_run_without_a_request(runtime: Runtime) -> None:
-    """A run that ended before its first request has no fingerprint."""
+    """A run that ended before its first model request has no fingerprint."""
 
     def broken(_request: RunRequest) -> None:
         raise OSError("the desk is closed")
@@ -179,6 +181,6 @@ async def test_a_run_without_a_request(runtime: Runtime) -> None:
     script = Script()
     agent: Any = govern(Agent(script.model), name="a", deps=broken)
     outcome = await agent.run("hi", user="u")
-    run = await runtime.database.read(lambda conn: load_run(conn, outcome.facts.run_id, runtime.clock.now()))
+    run = await runtime.database.read(load_run(outcome.facts.run_id, runtime.clock.now()))
     assert (run.fingerprint, run.model, run.requests) == (None, None, 0)
-    assert script.asked == []
+    assert script.requests == []

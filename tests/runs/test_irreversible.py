@@ -1,4 +1,4 @@
-"""An irreversible tool is proposed and never executed, whichever way it came to the model."""
+"""An irreversible tool call is proposed and not executed, whichever way the agent got the tool."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,23 +16,23 @@ from tests.runs.scripts import Count, Script, calls, counts, says
 pytestmark = pytest.mark.usefixtures("runtime")
 
 
-def proposed(outcome: Any) -> list[tuple[str, Any, str]]:
-    """What an outcome asks people for."""
+def proposals(outcome: Any) -> list[tuple[str, Any, str]]:
+    """Tool, arguments and call id of each approval that an outcome waits for."""
     assert isinstance(outcome, AwaitingApproval)
-    return [(each.tool, each.arguments, each.call_id) for each in outcome.approvals]
+    return [(approval.tool, approval.arguments, approval.call_id) for approval in outcome.approvals]
 
 
 REFUND = [("refund", {"cents": 5}, "refund-5")]
 
 
 class Till:
-    """What is left in it tells whether money was paid."""
+    """Records what was paid."""
 
     def __init__(self) -> None:
         self.paid: list[int] = []
 
     def refund(self, cents: int) -> str:
-        """Gives money back."""
+        """Refunds an amount."""
         self.paid.append(cents)
         return "paid"
 
@@ -57,25 +57,25 @@ def governed(script: Script, *tools: Tool[Any], **options: Any) -> Any:
     ids=["declared", "requires_approval"],
 )
 async def test_a_proposal(till: Till, declared: Callable[[Any], Tool[Any]]) -> None:
-    """The call waits for a person with its arguments, and nothing is paid."""
+    """The call waits for a person, with its arguments, and nothing is paid."""
     outcome = await governed(Script(says(calls("refund", cents=5))), declared(till.refund)).run("hi", user="u")
-    assert (proposed(outcome), outcome.path) == (REFUND, None)
+    assert (proposals(outcome), outcome.path) == (REFUND, None)
     assert outcome.facts.tools == ()
     assert till.paid == []
 
 
 async def test_beside_a_reading_tool(till: Till) -> None:
-    """Of parallel calls the reading one is made and the irreversible one proposed."""
+    """Of parallel calls the reading one is executed and the irreversible one proposed."""
     script = Script(says(calls("find", number=1), calls("refund", cents=5), calls("find", number=2)))
     agent = governed(script, tool(find, effect="reads"), tool(till.refund, effect="irreversible"))
     outcome = await agent.run("hi", user="u")
-    assert proposed(outcome) == REFUND
+    assert proposals(outcome) == REFUND
     assert outcome.facts.tools == ("find", "find")
     assert till.paid == []
 
 
 async def test_a_toolset_of_the_run(till: Till) -> None:
-    """A tool given to one run is held back like the agent's own."""
+    """A tool passed to one run is held back like the agent's own."""
     tools = FunctionToolset([tool(till.refund, effect="irreversible")])
     outcome = await governed(Script(says(calls("refund", cents=5)))).run("hi", user="u", toolsets=[tools])
     assert isinstance(outcome, AwaitingApproval)
@@ -84,7 +84,7 @@ async def test_a_toolset_of_the_run(till: Till) -> None:
 
 @pytest.mark.parametrize("strategy", ["early", "graceful", "exhaustive"])
 async def test_beside_an_answer(till: Till, strategy: str) -> None:
-    """A call that comes together with the final answer is not made either."""
+    """A call in the same response as the final answer is not executed either."""
     script = Script(says(*counts(1).parts, calls("refund", cents=5)))
     agent = governed(script, tool(till.refund, effect="irreversible"), end_strategy=strategy)
     await agent.run("hi", user="u")
@@ -92,7 +92,7 @@ async def test_beside_an_answer(till: Till, strategy: str) -> None:
 
 
 async def test_an_agent_with_output_validators(till: Till) -> None:
-    """An agent that validates its output may propose, and its validator still works on its answers."""
+    """An agent with an output validator can propose, and the validator still checks its answers."""
     checked = Agent(
         Script(says(calls("refund", cents=5)), counts(0), counts(1)).model,
         output_type=Count,
@@ -100,10 +100,10 @@ async def test_an_agent_with_output_validators(till: Till) -> None:
     )
 
     @checked.output_validator
-    def more_than_none(found: Count) -> Count:
-        if found.count == 0:
+    def more_than_none(output: Count) -> Count:
+        if output.count == 0:
             raise ModelRetry("count again")
-        return found
+        return output
 
     agent = govern(checked, name="a")
     assert isinstance(await agent.run("hi", user="u"), AwaitingApproval)
@@ -114,35 +114,35 @@ async def test_an_agent_with_output_validators(till: Till) -> None:
 
 
 async def test_an_output_type_of_the_run(till: Till) -> None:
-    """A run with an output type of its own may end in a proposal too."""
+    """A run with its own output type can end in a proposal too."""
     agent = governed(Script(says(calls("refund", cents=5))), tool(till.refund, effect="irreversible"))
     assert isinstance(await agent.run("hi", user="u", output_type=[Count, str]), AwaitingApproval)
     assert till.paid == []
 
 
 async def test_the_proposals_span(runtime: Runtime, till: Till) -> None:
-    """The proposed call has a span that says approval is required, and is no error."""
+    """The proposed call's span says that approval is required, and is not an error."""
     agent = governed(Script(says(calls("refund", cents=5))), tool(till.refund, effect="irreversible"))
     outcome = await agent.run("hi", user="u")
-    _, spans = await runtime.database.read(lambda conn: load_trace(conn, outcome.facts.trace_id, None))
+    _, spans = await runtime.database.read(load_trace(outcome.facts.trace_id, None))
     [span] = [span for span in spans if span.kind == "tool"]
     assert span.attributes["handrail.approval"] == "required"
     assert span.error_type is None
 
 
-@pytest.mark.parametrize("given_to", ["agent", "run"])
-async def test_approved_by_a_capability(till: Till, given_to: str) -> None:
+@pytest.mark.parametrize("registered_on", ["agent", "run"])
+async def test_approved_by_a_capability(till: Till, registered_on: str) -> None:
     """A capability that approves everything does not get an irreversible tool executed."""
 
     async def approve(_ctx: RunContext[Any], requests: Any) -> DeferredToolResults:
-        found: DeferredToolResults = requests.build_results(approve_all=True)
-        return found
+        results: DeferredToolResults = requests.build_results(approve_all=True)
+        return results
 
     approving = [HandleDeferredToolCalls(handler=approve)]
     script = Script(says(calls("refund", cents=5)), counts(1))
     pay = tool(till.refund, effect="irreversible")
-    of_agent: Any = {"capabilities": approving} if given_to == "agent" else {}
-    of_run: Any = {"capabilities": approving} if given_to == "run" else {}
+    of_agent: Any = {"capabilities": approving} if registered_on == "agent" else {}
+    of_run: Any = {"capabilities": approving} if registered_on == "run" else {}
     outcome = await governed(script, pay, **of_agent).run("hi", user="u", **of_run)
     assert till.paid == []
     assert isinstance(outcome, AwaitingApproval)
@@ -158,29 +158,29 @@ async def test_approved_by_the_caller(till: Till) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("options", "problem"),
     [
-        ({"effect": "deletes"}, "none of reads, writes, irreversible"),
+        ({"effect": "deletes"}, "use reads, writes or irreversible"),
         ({"effect": "reads", "approver": "requester"}, "only an irreversible tool"),
         ({"effect": "writes", "idempotent": True}, "only an irreversible tool"),
         ({"effect": "irreversible", "approver": "anybody"}, "neither 'requester' nor 'role:NAME'"),
         ({"effect": "irreversible", "approver": "role:"}, "neither 'requester' nor 'role:NAME'"),
     ],
 )
-def test_bad_declarations(given: dict[str, Any], complaint: str) -> None:
-    """An effect or an approver that is none is refused where the tool is declared."""
-    with pytest.raises(BadInput, match=complaint):
-        tool(find, **given)
+def test_bad_declarations(options: dict[str, Any], problem: str) -> None:
+    """An invalid effect or approver raises BadInput where the tool is declared."""
+    with pytest.raises(BadInput, match=problem):
+        tool(find, **options)
 
 
 def test_declarations() -> None:
-    """A tool's effect is the declared one, irreversible with Pydantic AI's own flag, else unknown."""
+    """A tool's effect is the declared one, `irreversible` with Pydantic AI's approval flag, or otherwise unknown."""
     declared = [tool(find, effect="writes"), Tool(find, requires_approval=True), Tool(find)]
-    assert [effect_of(each.tool_def) for each in declared] == ["writes", "irreversible", None]
+    assert [effect_of(declaration.tool_def) for declaration in declared] == ["writes", "irreversible", None]
 
 
 def test_options() -> None:
-    """A declared tool takes Pydantic AI's options, its own metadata beside ours."""
-    made = tool(find, effect="reads", name="look", metadata={"owner": "shop"})
-    assert made.name == "look"
-    assert (made.metadata or {})["owner"] == "shop"
+    """A declared tool takes Pydantic AI's options, and keeps its own metadata beside Handrail's."""
+    declared_tool = tool(find, effect="reads", name="search", metadata={"owner": "shop"})
+    assert declared_tool.name == "search"
+    assert (declared_tool.metadata or {})["owner"] == "shop"

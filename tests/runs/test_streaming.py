@@ -1,4 +1,4 @@
-"""A streamed run: provisional text, what takes it back, and the outcome at the end."""
+"""A streamed run: provisional text, retractions, and the outcome at the end."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -8,7 +8,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 
 from handrail import Answered, Ended, FellBack, Retracted, Runtime, TextDelta, ToolCalled, ToolReturned, govern, tool
-from handrail.runs.store.runs import list_runs
+from handrail.runs.store.queries import list_runs
 
 
 async def _bad_then_good(messages: list[ModelMessage], _info: AgentInfo) -> AsyncIterator[str]:
@@ -17,7 +17,7 @@ async def _bad_then_good(messages: list[ModelMessage], _info: AgentInfo) -> Asyn
         yield word
 
 
-def _picky() -> Agent[object, str]:
+def _validating_agent() -> Agent[object, str]:
     agent = Agent(FunctionModel(stream_function=_bad_then_good))
 
     @agent.output_validator
@@ -29,9 +29,9 @@ def _picky() -> Agent[object, str]:
     return agent
 
 
-async def test_text_that_does_not_validate_is_taken_back() -> None:
-    """What was streamed of a rejected answer is retracted before the next one begins."""
-    events = [event async for event in govern(_picky(), name="a").stream("hi", user="u")]
+async def test_rejected_text_is_retracted() -> None:
+    """The text of a rejected answer is retracted before the next one starts."""
+    events = [event async for event in govern(_validating_agent(), name="a").stream("hi", user="u")]
     *shown, last = events
     assert shown == [
         TextDelta("bad"),
@@ -45,46 +45,46 @@ async def test_text_that_does_not_validate_is_taken_back() -> None:
     assert last.outcome.output == "good text"
 
 
-async def test_a_stream_that_ends_in_the_fallback_takes_its_text_back() -> None:
-    """Text of an agent whose run fell back is void, and the last event says what stands instead."""
+async def test_text_is_retracted_when_the_run_falls_back() -> None:
+    """If the run falls back, the streamed text is retracted, and the last event has the fallback's outcome."""
 
     async def never_good(_messages: list[ModelMessage], _info: AgentInfo) -> AsyncIterator[str]:
         yield "bad"
 
-    async def instead(_request: object) -> str:
+    async def rules(_request: object) -> str:
         return "from the rules"
 
-    agent = _picky()
+    agent = _validating_agent()
     agent.model = FunctionModel(stream_function=never_good)
-    *_, retracted, last = [event async for event in govern(agent, name="a", fallback=instead).stream("hi", user="u")]
+    *_, retracted, last = [event async for event in govern(agent, name="a", fallback=rules).stream("hi", user="u")]
     assert retracted == Retracted("fell_back")
     assert isinstance(last, Ended)
     assert isinstance(last.outcome, FellBack)
 
 
-async def test_tools_are_told_as_they_are_called_and_return() -> None:
-    """A tool's call and its return are events, in order, with the call's id."""
+async def test_tool_events() -> None:
+    """A tool's call and return are events, in order, with the call's id."""
 
     async def calling(messages: list[ModelMessage], _info: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
         if len(messages) == 1:
-            yield {0: DeltaToolCall(name="look", json_args="{}", tool_call_id="c-1")}
+            yield {0: DeltaToolCall(name="find_order", json_args="{}", tool_call_id="c-1")}
         else:
-            yield "seen"
+            yield "found"
 
-    def look() -> str:
-        """Look."""
+    def find_order() -> str:
+        """Find an order."""
         return "here"
 
-    agent = Agent(FunctionModel(stream_function=calling), tools=[tool(look, effect="reads")])
+    agent = Agent(FunctionModel(stream_function=calling), tools=[tool(find_order, effect="reads")])
     events = [event async for event in govern(agent, name="a").stream("hi", user="u")]
-    assert events[:3] == [ToolCalled("look", "c-1"), ToolReturned("look", "c-1"), TextDelta("seen")]
+    assert events[:3] == [ToolCalled("find_order", "c-1"), ToolReturned("find_order", "c-1"), TextDelta("found")]
 
 
 async def test_leaving_a_stream_cancels_its_run(runtime: Runtime) -> None:
-    """A reader that leaves early ends the run, which is recorded as cancelled."""
-    async with aclosing(govern(_picky(), name="a").stream("hi", user="u")) as events:
+    """Leaving the stream early cancels the run, which is recorded as cancelled."""
+    async with aclosing(govern(_validating_agent(), name="a").stream("hi", user="u")) as events:
         async for _ in events:
             break
     now = runtime.clock.now()
-    [run] = runtime.database.read_now(lambda conn: list_runs(conn, now, tenant=None, agent=None, limit=5, before=None))
+    [run] = runtime.database.read_now(list_runs(now, tenant=None, agent=None, limit=5, before=None))
     assert (run.status, run.fault) == ("failed", "cancelled")

@@ -1,4 +1,4 @@
-"""Pages as a browser without scripts has them: links, forms, cookies."""
+"""Reads pages and submits forms like a browser without scripts."""
 
 import re
 from collections.abc import Iterator
@@ -8,32 +8,32 @@ from typing import Any
 
 import httpx2
 
-from tests.server.serving import Served
+from tests.server.live_server import LiveServer
 
 _TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
 
 
-def token_in(answer: httpx2.Response) -> str:
-    """The token of a page's forms."""
-    found = _TOKEN.search(answer.text)
-    assert found, answer.text
-    return found[1]
+def token_in(response: httpx2.Response) -> str:
+    """The token in a page's forms."""
+    match = _TOKEN.search(response.text)
+    assert match, response.text
+    return match[1]
 
 
 def send(client: httpx2.Client, page: str, to: str, **fields: Any) -> httpx2.Response:
-    """Sends a form of `page` to the address that it names."""
+    """Posts a form with the token of `page` to the path `to`."""
     return client.post(to, data={"form_token": token_in(client.get(page)), **fields})
 
 
-def text_of(answer: httpx2.Response) -> str:
-    """What a reader sees of a page, roughly."""
-    return unescape(re.sub(r"<[^>]*>", " ", answer.text))
+def text_of(response: httpx2.Response) -> str:
+    """The text of a page without its markup."""
+    return unescape(re.sub(r"<[^>]*>", " ", response.text))
 
 
 @contextmanager
-def logged_in(server: Served, name: str, password: str) -> Iterator[httpx2.Client]:
-    """A client with a session."""
+def logged_in(server: LiveServer, name: str, password: str) -> Iterator[httpx2.Client]:
+    """A client that is logged in."""
     with server.client() as client:
-        answer = send(client, "/login", "/login", name=name, password=password)
-        assert answer.status_code == 303, answer.text
+        response = send(client, "/login", "/login", name=name, password=password)
+        assert response.status_code == 303, response.text
         yield client

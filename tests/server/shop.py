@@ -1,4 +1,4 @@
-"""A shop's agents for the web's tests: no model is real, what it says follows from the message."""
+"""A shop's agents for the server's tests, with a function as model whose answers follow from the message."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -11,22 +11,23 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
 from handrail import GovernedAgent, NotFound, Settings, govern, tool
-from handrail.config.settings import Ceilings, Price
+from handrail.config.settings import Ceilings, PriceOverride
+from handrail.evals import EvalSpec
 
 MODEL = "shop-model"
 USED = RequestUsage(input_tokens=1_000, output_tokens=100)
 
 
-def settings(folder: Path, **changed: Any) -> Settings:
-    """A store in `folder`; the model costs two cents a request, and a user's day has a dollar."""
-    given: dict[str, Any] = {
+def settings(folder: Path, **overrides: Any) -> Settings:
+    """Settings with a store in `folder`, two cents per request, and a ceiling of a dollar per user and day."""
+    defaults: dict[str, Any] = {
         "base": folder,
         "store": "handrail.db",
-        "prices": {MODEL: Price(input=Decimal(10), output=Decimal(100))},
+        "prices": {MODEL: PriceOverride(input=Decimal(10), output=Decimal(100))},
         "ceilings": Ceilings(user_day=Decimal(1)),
         "roles": {"lead": ("mia", "ann")},
     }
-    return Settings(**{**given, **changed})
+    return Settings(**{**defaults, **overrides})
 
 
 class Shop:
@@ -39,6 +40,7 @@ class Shop:
             tool(self.find_order, effect="reads"),
             tool(self.refund, effect="irreversible", approver="role:lead"),
         ]
+        self.specs: dict[str, EvalSpec[Any, Any]] = {}
         self.agents: dict[str, GovernedAgent[Any, Any]] = {"shop": govern(Agent(model, tools=tools), name="shop")}
 
     def find(self, name: str) -> GovernedAgent[Any, Any]:
@@ -47,29 +49,35 @@ class Shop:
             raise NotFound(f"there is no agent {name!r}")
         return self.agents[name]
 
+    def find_spec(self, name: str) -> EvalSpec[Any, Any]:
+        """The eval spec of an agent."""
+        if name not in self.specs:
+            raise NotFound(f"there is no agent {name!r}")
+        return self.specs[name]
+
     def find_order(self, number: int) -> str:
         """An order's state."""
         return f"order {number}: <script>alert(1)</script>"
 
     def refund(self, order: int, reason: str) -> str:
-        """Gives money back."""
+        """Refunds an order."""
         self.paid.append(order)
         return f"paid for {order}, {reason}"
 
     def _answer(self, messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
         parts = [part for message in messages for part in message.parts]
-        said = str(next(part.content for part in parts if isinstance(part, UserPromptPart)))
+        prompt = str(next(part.content for part in parts if isinstance(part, UserPromptPart)))
         returned = [part for part in parts if isinstance(part, ToolReturnPart)]
-        if "down" in said:
+        if "down" in prompt:
             raise ModelAPIError(MODEL, "no answer")
-        if "bug" in said:
+        if "bug" in prompt:
             raise TypeError("a bug in the agent")
-        if "refund" in said and not returned:
-            return _says(ToolCallPart("refund", {"order": 1042, "reason": said}))
-        if "order" in said and not returned:
-            return _says(ToolCallPart("find_order", {"number": 1042}))
-        return _says(TextPart(f"You said: {said}"))
+        if "refund" in prompt and not returned:
+            return _reply(ToolCallPart("refund", {"order": 1042, "reason": prompt}))
+        if "order" in prompt and not returned:
+            return _reply(ToolCallPart("find_order", {"number": 1042}))
+        return _reply(TextPart(f"You said: {prompt}"))
 
 
-def _says(part: TextPart | ToolCallPart) -> ModelResponse:
+def _reply(part: TextPart | ToolCallPart) -> ModelResponse:
     return ModelResponse([part], usage=USED, model_name=MODEL)

@@ -1,4 +1,4 @@
-"""The API does what its OpenAPI document says, whatever is sent."""
+"""The API conforms to its OpenAPI document for generated requests."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,16 +12,16 @@ from schemathesis.specs.openapi.checks import ignored_auth, negative_data_reject
 from handrail import Runtime
 from handrail.access.api_keys import SCOPES
 from tests.server.conftest import make_key
-from tests.server.serving import LOGIN, Served, served
+from tests.server.live_server import LOGIN_REQUIRED, LiveServer, live_server
 from tests.server.shop import Shop
 from tests.server.shop import settings as shop_settings
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server without ceilings, so that any number of runs is served."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server without prices, so that no run is refused by a ceiling."""
     runtime = Runtime(shop_settings(tmp_path_factory.mktemp("document"), prices={}))
-    with served(runtime, Shop().find, LOGIN) as started:
+    with live_server(runtime, Shop().find, LOGIN_REQUIRED) as started:
         yield started
     runtime.close()
 
@@ -41,17 +41,17 @@ OPERATIONS = (
 )
 
 NOT_CHECKED = [ignored_auth, negative_data_rejection, positive_data_acceptance]
-"""That nobody comes in without a key is another test's; what is valid as a document may still be refused."""
+"""Authentication has its own tests, and a request that is valid by the schema may still be refused."""
 
 
 @pytest.fixture(scope="module")
-def document(server: Served) -> Any:
+def document(server: LiveServer) -> Any:
     return schemathesis.openapi.from_url(f"{server.url}/v1/openapi.json")
 
 
 @pytest.fixture(scope="module")
-def known_ids(server: Served) -> dict[str, str]:
-    """What is there to be asked for, by the names that paths have for it."""
+def known_ids(server: LiveServer) -> dict[str, str]:
+    """The ids of stored resources, by the names of path parameters."""
     with server.client(make_key(server.runtime, "acme", "run")) as client:
         waiting = client.post("/v1/agents/shop/runs", json={"input": "refund", "user": "u"}).json()["approvals"][0]
         answered = client.post("/v1/agents/shop/runs", json={"input": "x", "user": "u"}).json()
@@ -63,37 +63,40 @@ def known_ids(server: Served) -> dict[str, str]:
     }
 
 
-def test_every_operation_is_tried(document: Any) -> None:
-    """The operations that are tried here are those that the document has."""
-    assert sorted(each.ok().label for each in document.get_all_operations()) == sorted(OPERATIONS)
+def test_every_operation_is_tested(document: Any) -> None:
+    """OPERATIONS lists exactly the operations of the document."""
+    assert sorted(result.ok().label for result in document.get_all_operations()) == sorted(OPERATIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_document_holds(server: Served, document: Any, known_ids: dict[str, str], operation: str) -> None:
-    """Every answer has a status, a media type and a body that the document names, and none is a server's error."""
+def test_responses_conform_to_the_document(
+    server: LiveServer, document: Any, known_ids: dict[str, str], operation: str
+) -> None:
+    """Every response has a documented status, media type and body, and none is a server error."""
     method, _, path = operation.partition(" ")
     headers = {"authorization": f"Bearer {make_key(server.runtime, 'acme', *SCOPES)}"}
 
     @given(document[path][method].as_strategy(), st.sampled_from([True, True, False]))
     @settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
-    def holds(case: Any, known: bool) -> None:
+    def check(case: Any, known: bool) -> None:
         if known:
             case.path_parameters.update((name, known_ids[name]) for name in case.path_parameters)
         case.call_and_validate(headers=headers, excluded_checks=NOT_CHECKED)
 
-    holds()
+    check()
 
 
-def test_the_document_has_examples(server: Served) -> None:
-    """Everything that is sent as JSON has an example, and every operation tells its problems."""
+def test_the_document_has_examples(server: LiveServer) -> None:
+    """Every JSON request body has an example, and every operation documents its problems."""
     with server.client() as client:
-        found = client.get("/v1/openapi.json").json()
-    operations = [operation for path in found["paths"].values() for operation in path.values()]
+        document = client.get("/v1/openapi.json").json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
     assert len(operations) >= 7
     for operation in operations:
         problem = operation["responses"]["404"]["content"]["application/problem+json"]["schema"]
         assert problem == {"$ref": "#/components/schemas/Problem"}
-        for kind, sent in operation.get("requestBody", {}).get("content", {}).items():
-            if kind == "application/json" and "$ref" in sent["schema"]:
-                name = sent["schema"]["$ref"].rpartition("/")[2]
-                assert found["components"]["schemas"][name]["examples"], name
+        for media_type, body in operation.get("requestBody", {}).get("content", {}).items():
+            if media_type == "application/json" and "$ref" in body["schema"]:
+                name = body["schema"]["$ref"].rpartition("/")[2]
+                assert document["components"]["schemas"][name]["examples"], name

@@ -1,4 +1,4 @@
-"""The web's own rules as pure functions: rates, places in lists, the waterfall's scale, what forms hold."""
+"""The server's pure functions: rate limits, cursors, the waterfall's scale, form fields."""
 
 import itertools
 import json
@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from handrail.kernel.errors import BadInput
 from handrail.server.pages.runs import read_fields
-from handrail.server.params import read_place, show_place
-from handrail.server.rate_limit import Bucket, Rate, take
-from handrail.server.view_models.waterfall import WIDTH, as_data, scale_of, waterfall
+from handrail.server.params import decode_cursor, encode_cursor
+from handrail.server.rate_limit import RateLimit, TokenBucket, take_token
+from handrail.server.view_models.waterfall import WIDTH, json_for_script, time_scale, waterfall
 from handrail.traces.model import Span
 
 SECOND = 10**9
@@ -20,29 +20,29 @@ names = st.text().filter(str.isprintable)
 
 
 @given(st.integers(1, 50), st.integers(1, 50), st.lists(st.integers(0, 3 * SECOND), max_size=200))
-def test_a_bucket_keeps_its_rate(per_second: int, burst: int, gaps: list[int]) -> None:
-    """Over any time no more is served than the burst and what came in since; who waits as told is served."""
-    rate, bucket, now, served = Rate(per_second, burst), Bucket(burst, 0), 0, 0
+def test_a_token_bucket_keeps_its_limit(per_second: int, burst: int, gaps: list[int]) -> None:
+    """No more is served than burst and refill allow; a client that waits as long as it was asked to is served."""
+    rate, bucket, now, served = RateLimit(per_second, burst), TokenBucket(burst, 0), 0, 0
     for gap in gaps:
         now += gap
-        bucket, wait = take(bucket, rate, now)
+        bucket, wait = take_token(bucket, rate, now)
         served += wait == 0
         assert served <= burst + now * per_second / SECOND + 1e-6
         if wait:
-            assert take(bucket, rate, now + round(wait * SECOND) + 1)[1] == 0
+            assert take_token(bucket, rate, now + round(wait * SECOND) + 1)[1] == 0
 
 
 @given(st.tuples(counts, counts, st.from_regex("[0-9a-f]{1,64}", fullmatch=True), names))
-def test_places_survive_an_address(place: tuple[int, int, str, str]) -> None:
-    """A place in a list comes back from the text that an address carries."""
-    assert read_place(show_place(place)) == place
+def test_cursors_survive_a_url(cursor: tuple[int, int, str, str]) -> None:
+    """A cursor is decoded to what was encoded."""
+    assert decode_cursor(encode_cursor(cursor)) == cursor
 
 
 @given(st.text())
-def test_other_texts_are_no_place(text: str) -> None:
-    """Whatever stands in an address where a place is expected is a place or nothing, and never an error."""
-    found = read_place(text)
-    assert found is None or len(found) == 4
+def test_any_text_as_a_cursor(text: str) -> None:
+    """Any text is decoded to a cursor or None, and never raises."""
+    cursor = decode_cursor(text)
+    assert cursor is None or len(cursor) == 4
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_other_texts_are_no_place(text: str) -> None:
         ("x:", {"x": None}),
     ],
 )
-def test_fields_are_lines(text: str, fields: dict[str, object]) -> None:
-    """A line for each field: text, number, true, false or nothing."""
+def test_fields_are_read_from_lines(text: str, fields: dict[str, object]) -> None:
+    """Each line gives a field a text, a number, true, false or null."""
     assert read_fields(text) == fields
 
 
 @pytest.mark.parametrize("text", ["just text", "- a\n- b", "a: [1]", "a: 2026-01-01", "a: {b: c}", "1: x", "a: ["])
-def test_other_texts_are_no_fields(text: str) -> None:
-    """What is not lines of fields is refused."""
-    with pytest.raises(BadInput, match="a line for each field"):
+def test_invalid_fields_are_refused(text: str) -> None:
+    """Text that is not one scalar field per line is refused."""
+    with pytest.raises(BadInput, match="one line for each field"):
         read_fields(text)
 
 
@@ -95,39 +95,39 @@ spans = st.lists(
 
 
 @given(spans)
-def test_every_span_is_in_the_waterfall(found: list[Span]) -> None:
-    """Whatever the spans, each has one row, within the width, and rows follow their parents."""
-    rows = waterfall(found)
-    assert sorted(row["id"] for row in rows) == sorted(each.span_id for each in found)
+def test_every_span_is_in_the_waterfall(trace: list[Span]) -> None:
+    """Each span has one row, within the width, and rows follow their parents."""
+    rows = waterfall(trace)
+    assert sorted(row["id"] for row in rows) == sorted(span.span_id for span in trace)
     for row in rows:
-        for start, wide in (row["bar"], *row.get("path", ())):
-            assert 0 <= start <= start + wide <= WIDTH + 1
+        for start, width in (row["bar"], *row.get("path", ())):
+            assert 0 <= start <= start + width <= WIDTH + 1
     assert rows[0]["depth"] == 0
     assert all(after["depth"] <= before["depth"] + 1 for before, after in itertools.pairwise(rows))
 
 
 @given(spans, st.lists(st.integers(-10, 2 * 10**6), min_size=2, max_size=5))
-def test_the_scale_keeps_the_order(found: list[Span], moments: list[int]) -> None:
-    """A later moment never stands before an earlier one."""
-    places = [scale_of(found).place(moment) for moment in sorted(moments)]
-    assert places == sorted(places)
+def test_the_scale_keeps_the_order(trace: list[Span], times: list[int]) -> None:
+    """A later time is never placed before an earlier one."""
+    positions = [time_scale(trace).position(time) for time in sorted(times)]
+    assert positions == sorted(positions)
 
 
-def test_waiting_for_people_is_drawn_short() -> None:
-    """Three days of waiting leave the seconds of work before and after them in sight; work meanwhile is not cut."""
+def test_waiting_for_people_is_compressed() -> None:
+    """Three days of waiting take 5% of the width; a wait during which other spans run is not compressed."""
     days = 3 * 86_400 * SECOND
     root = span(0, None, 0, 2 * SECOND, "agent")
-    found = [root, span(1, 0, 0, 2 * SECOND), span(2, 0, 2 * SECOND, days, "wait"), span(3, 0, days, days + 2 * SECOND)]
-    scale = scale_of(found)
-    assert scale.stretch(0, 2 * SECOND)[1] == pytest.approx(WIDTH * 0.475)
-    assert scale.stretch(2 * SECOND, days)[1] == pytest.approx(WIDTH * 0.05)
-    working = [*found, span(4, 0, 2 * SECOND, days)]
-    assert scale_of(working).stretch(2 * SECOND, days)[1] > WIDTH * 0.99
+    trace = [root, span(1, 0, 0, 2 * SECOND), span(2, 0, 2 * SECOND, days, "wait"), span(3, 0, days, days + 2 * SECOND)]
+    scale = time_scale(trace)
+    assert scale.extent(0, 2 * SECOND)[1] == pytest.approx(WIDTH * 0.475)
+    assert scale.extent(2 * SECOND, days)[1] == pytest.approx(WIDTH * 0.05)
+    working = [*trace, span(4, 0, 2 * SECOND, days)]
+    assert time_scale(working).extent(2 * SECOND, days)[1] > WIDTH * 0.99
 
 
 @given(st.text())
-def test_data_ends_no_element(text: str) -> None:
-    """Text in a page's data cannot end its script element, and comes back as it was."""
-    found = str(as_data({"name": text}))
-    assert "<" not in found
-    assert json.loads(found) == {"name": text}
+def test_data_cannot_end_its_script_element(text: str) -> None:
+    """Text in a page's data cannot end its script element, and is unchanged when parsed."""
+    script = str(json_for_script({"name": text}))
+    assert "<" not in script
+    assert json.loads(script) == {"name": text}

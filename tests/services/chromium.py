@@ -1,4 +1,4 @@
-"""Chromium for the browser tests: Debian's own, or Chrome, as the machine has it."""
+"""Chromium or Chrome for the browser tests."""
 
 import shutil
 import subprocess
@@ -9,12 +9,12 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 
 def find_chromium() -> str | None:
-    """The browser's program, where there is one."""
-    return next((found for name in _NAMES if (found := shutil.which(name))), None)
+    """The path of the browser's program, or None."""
+    return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
 def install() -> None:
-    """Installs Debian's package where no browser is found; needs the rights to. Raises CalledProcessError."""
+    """Installs Debian's package if there is no browser. Needs root; raises CalledProcessError."""
     if find_chromium():
         return
     for command in (

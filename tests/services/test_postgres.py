@@ -6,7 +6,7 @@ from tests.services.postgres import Postgres
 
 
 def test_store_is_real_and_empty(store_url: str) -> None:
-    """A store under test answers SQL and has no tables."""
+    """`store_url` is the address of a real database without tables."""
     engine = create_engine(store_url)
     with engine.begin() as conn:
         assert inspect(conn).get_table_names() == []
@@ -15,8 +15,8 @@ def test_store_is_real_and_empty(store_url: str) -> None:
     engine.dispose()
 
 
-def test_databases_are_apart(postgres: Postgres) -> None:
-    """Two databases of one server do not see each other's tables, and are dropped with a client still connected."""
+def test_databases_are_separate(postgres: Postgres) -> None:
+    """Two databases of one server do not share tables, and are dropped even with a client still connected."""
     with postgres.database() as one, postgres.database() as other:
         engines = [create_engine(url) for url in (one, other)]
         with engines[0].begin() as conn:

@@ -1,4 +1,4 @@
-"""Collectors for tests, on loopback: one that takes everything, one that says no, one that never answers."""
+"""Collectors on loopback: one that responds with given statuses, one that never responds, and an unused address."""
 
 import gzip
 import queue
@@ -13,8 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 PATH = "/v1/traces"
 
 
-class Answering(ThreadingHTTPServer):
-    """Answers every request with the next of `statuses`, the last for ever; `bodies` are those it answered 200 to."""
+class RespondingCollector(ThreadingHTTPServer):
+    """Responds with each of `statuses` in turn, then always with the last; `bodies` are those that got a 200."""
 
     def __init__(self, statuses: list[int], rejected: int) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -27,11 +27,11 @@ class Answering(ThreadingHTTPServer):
         self._answered: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def wait_for(self, requests: int) -> None:
-        """Until so many more requests have been answered; at most half a minute for each."""
+        """Waits until that many more requests have been answered, at most 30 seconds for each."""
         for _ in range(requests):
             self._answered.get(timeout=30)
 
-    def answered(self, status: int) -> None:
+    def count_response(self, status: int) -> None:
         self._answered.put(status)
 
     @property
@@ -40,7 +40,7 @@ class Answering(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Answering
+    server: RespondingCollector
 
     def do_GET(self) -> None:
         self.do_POST()
@@ -53,24 +53,24 @@ class _Handler(BaseHTTPRequestHandler):
             status = self.server.statuses.pop(0) if len(self.server.statuses) > 1 else self.server.statuses[0]
             if status == 200 and body:
                 self.server.bodies.append(gzip.decompress(body))
-        answer = ExportTraceServiceResponse()
-        answer.partial_success.rejected_spans = self.server.rejected
-        told = answer.SerializeToString()
+        response = ExportTraceServiceResponse()
+        response.partial_success.rejected_spans = self.server.rejected
+        encoded = response.SerializeToString()
         self.send_response(status)
         self.send_header("Content-Type", "application/x-protobuf")
         self.send_header("Location", self.server.address)
-        self.send_header("Content-Length", str(len(told)))
+        self.send_header("Content-Length", str(len(encoded)))
         self.end_headers()
-        self.wfile.write(told)
-        self.server.answered(status)
+        self.wfile.write(encoded)
+        self.server.count_response(status)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: a test's output is its own."""
+        """Logs nothing."""
 
 
 @contextmanager
-def answering(*statuses: int, rejected: int = 0) -> Iterator[Answering]:
-    server = Answering(list(statuses), rejected)
+def responding_collector(*statuses: int, rejected: int = 0) -> Iterator[RespondingCollector]:
+    server = RespondingCollector(list(statuses), rejected)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -81,33 +81,33 @@ def answering(*statuses: int, rejected: int = 0) -> Iterator[Answering]:
         server.server_close()
 
 
-class Hanging:
-    """Takes connections and requests, and never says a word."""
+class HangingCollector:
+    """Accepts connections and requests, and never responds."""
 
     def __init__(self, server: socket.socket) -> None:
         self._server = server
         self._connections: list[socket.socket] = []
         self.address = f"http://127.0.0.1:{server.getsockname()[1]}{PATH}"
 
-    def wait_for_a_request(self) -> None:
+    def wait_for_request(self) -> None:
         connection, _ = self._server.accept()
         self._connections.append(connection)
         connection.recv(1)
 
-    def hang_up(self) -> None:
+    def close_connections(self) -> None:
         for connection in self._connections:
             connection.close()
 
 
 @contextmanager
-def hanging() -> Iterator[Hanging]:
+def hanging_collector() -> Iterator[HangingCollector]:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
-        found = Hanging(server)
-        yield found
-    found.hang_up()
+        collector = HangingCollector(server)
+        yield collector
+    collector.close_connections()
 
 
-def dead() -> str:
-    """The address of a port where nobody listens."""
+def unused_address() -> str:
+    """The address of a port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"http://127.0.0.1:{server.getsockname()[1]}{PATH}"

@@ -15,33 +15,33 @@ START = 1_700_000_000_000_000_000
 
 
 def any_value(value: Any) -> AnyValue:
-    found = AnyValue()
+    encoded = AnyValue()
     match value:
         case bool():
-            found.bool_value = value
+            encoded.bool_value = value
         case int():
-            found.int_value = value
+            encoded.int_value = value
         case float():
-            found.double_value = value
+            encoded.double_value = value
         case str():
-            found.string_value = value
+            encoded.string_value = value
         case bytes():
-            found.bytes_value = value
+            encoded.bytes_value = value
         case list():
-            found.array_value.values.extend(map(any_value, value))
-            found.array_value.SetInParent()
+            encoded.array_value.values.extend(map(any_value, value))
+            encoded.array_value.SetInParent()
         case dict():
-            found.kvlist_value.values.extend(pairs(value))
-            found.kvlist_value.SetInParent()
-    return found
+            encoded.kvlist_value.values.extend(pairs(value))
+            encoded.kvlist_value.SetInParent()
+    return encoded
 
 
 def pairs(attributes: Mapping[str, Any]) -> list[KeyValue]:
     return [KeyValue(key=name, value=any_value(value)) for name, value in attributes.items()]
 
 
-def span(number: int = 1, attributes: Mapping[str, Any] | None = None, **changed: Any) -> OtlpSpan:
-    """A root span of one second; `changed` are fields of OTLP's own."""
+def span(number: int = 1, attributes: Mapping[str, Any] | None = None, **overrides: Any) -> OtlpSpan:
+    """A root span of one second; `overrides` are fields of OTLP's span."""
     fields: dict[str, Any] = {
         "trace_id": bytes([7] * 16),
         "span_id": number.to_bytes(8),
@@ -50,15 +50,15 @@ def span(number: int = 1, attributes: Mapping[str, Any] | None = None, **changed
         "end_time_unix_nano": START + 10**9,
         "attributes": pairs(attributes or {}),
     }
-    return OtlpSpan(**{**fields, **changed})
+    return OtlpSpan(**{**fields, **overrides})
 
 
 def request(spans: Sequence[OtlpSpan], resource: Mapping[str, Any] | None = None) -> ExportTraceServiceRequest:
-    found = ExportTraceServiceRequest()
-    resource_spans = found.resource_spans.add()
+    message = ExportTraceServiceRequest()
+    resource_spans = message.resource_spans.add()
     resource_spans.resource.attributes.extend(pairs(resource or {}))
     resource_spans.scope_spans.add().spans.extend(spans)
-    return found
+    return message
 
 
 def protobuf(*spans: OtlpSpan, resource: Mapping[str, Any] | None = None) -> bytes:
@@ -66,14 +66,14 @@ def protobuf(*spans: OtlpSpan, resource: Mapping[str, Any] | None = None) -> byt
 
 
 def as_json(*spans: OtlpSpan, resource: Mapping[str, Any] | None = None) -> bytes:
-    """The same request in OTLP's JSON: ids in hex, whole numbers as texts."""
+    """The same request in OTLP's JSON: ids in hex, integers as strings."""
     from google.protobuf.json_format import MessageToDict
 
     body = MessageToDict(request(spans, resource))
     for resource_spans in body.get("resourceSpans", []):
         for scope_spans in resource_spans.get("scopeSpans", []):
-            for each in scope_spans.get("spans", []):
-                for holder in (each, *each.get("links", [])):
+            for span_ in scope_spans.get("spans", []):
+                for holder in (span_, *span_.get("links", [])):
                     for key in ("traceId", "spanId", "parentSpanId"):
                         if key in holder:
                             holder[key] = base64.b64decode(holder[key]).hex()

@@ -1,4 +1,4 @@
-"""Spans for tests: one by hand, and many drawn."""
+"""Spans for tests: one with given fields, and Hypothesis strategies."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ MIDNIGHT = 20_000 * DAY
 """A midnight of UTC, in nanoseconds since 1970."""
 
 
-def span(span_id: str = "s1", *, trace_id: str = "t1", **changed: Any) -> Span:
-    """A request to a model, of user u-1 of tenant acme."""
+def span(span_id: str = "s1", *, trace_id: str = "t1", **overrides: Any) -> Span:
+    """A model request of user u-1 of tenant acme."""
     fields: dict[str, Any] = {
         "parent_id": None,
         "kind": "model",
@@ -27,10 +27,10 @@ def span(span_id: str = "s1", *, trace_id: str = "t1", **changed: Any) -> Span:
         "agent": "a",
         "run_id": "run_1",
     }
-    return Span(trace_id=trace_id, span_id=span_id, **{**fields, **changed})
+    return Span(trace_id=trace_id, span_id=span_id, **{**fields, **overrides})
 
 
-_moments = st.integers(-30, 30).map(lambda halves: MIDNIGHT + halves * HOUR // 2) | st.integers(
+_start_times = st.integers(-30, 30).map(lambda halves: MIDNIGHT + halves * HOUR // 2) | st.integers(
     MIDNIGHT - 2 * DAY, MIDNIGHT + 2 * DAY
 )
 _durations = st.integers(0, 50) | st.integers(1_000, 10**13)
@@ -40,8 +40,8 @@ _money = st.integers(0, 10**12).map(NanoUsd)
 
 @st.composite
 def spans(draw: st.DrawFn, tenants: Sequence[str]) -> Span:
-    """A span of one of a few traces, so that ids meet and parents come late."""
-    start_ns = draw(_moments)
+    """A span of one of a few traces, so that ids repeat and parents may arrive after their children."""
+    start_ns = draw(_start_times)
     kind = draw(st.sampled_from(("agent", "model", "tool", "step", "wait")))
     return span(
         draw(st.sampled_from("abcdefgh")),
@@ -65,9 +65,9 @@ def spans(draw: st.DrawFn, tenants: Sequence[str]) -> Span:
     )
 
 
-def kept(found: Iterable[Span]) -> list[Span]:
-    """What a store keeps of spans that come in this order: the first of each id."""
+def first_of_each_id(spans_: Iterable[Span]) -> list[Span]:
+    """The spans that the store keeps if they arrive in this order: the first with each id."""
     first: dict[tuple[str, str], Span] = {}
-    for each in found:
-        first.setdefault((each.trace_id, each.span_id), each)
+    for span_ in spans_:
+        first.setdefault((span_.trace_id, span_.span_id), span_)
     return list(first.values())

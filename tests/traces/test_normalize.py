@@ -1,4 +1,4 @@
-"""What programs call things, read into what we call them, with nothing lost on the way."""
+"""Spans of every dialect are mapped to the same fields, and nothing is lost."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,16 +13,22 @@ from hypothesis import strategies as st
 
 from handrail.kernel.money import nano_usd
 from handrail.traces import semconv
-from handrail.traces.model import Span, Usage
-from handrail.traces.normalize import Finished, read_finished
-from handrail.traces.payloads import DEEPEST, LONG, LONGEST, MANY, Event
+from handrail.traces.model import RawSpan, Span, SpanEvent, Usage
+from handrail.traces.normalize import normalize_span
+from handrail.traces.payloads import MAX_ATTRIBUTE_CHARS, MAX_ATTRIBUTES, MAX_DEPTH, MAX_TEXT_CHARS
 
 START = 1_700_000_000_000_000_000
 
 
-def read(attributes: Mapping[str, Any] | None = None, **changed: Any) -> Span:
-    fields: dict[str, Any] = {"parent_id": None, "name": "work", "start_ns": START, "end_ns": START + 10**9, **changed}
-    return read_finished(Finished(trace_id="1" * 32, span_id="2" * 16, attributes=attributes or {}, **fields))
+def read(attributes: Mapping[str, Any] | None = None, **overrides: Any) -> Span:
+    fields: dict[str, Any] = {
+        "parent_id": None,
+        "name": "work",
+        "start_ns": START,
+        "end_ns": START + 10**9,
+        **overrides,
+    }
+    return normalize_span(RawSpan(trace_id="1" * 32, span_id="2" * 16, attributes=attributes or {}, **fields))
 
 
 def model(**attributes: Any) -> Span:
@@ -31,12 +37,12 @@ def model(**attributes: Any) -> Span:
     )
 
 
-def event(name: str, attributes: Mapping[str, Any] | None = None, after_ns: int = 0) -> Event:
-    return Event(name=name, time_ns=START + after_ns, attributes=attributes or {})
+def event(name: str, attributes: Mapping[str, Any] | None = None, after_ns: int = 0) -> SpanEvent:
+    return SpanEvent(name=name, time_ns=START + after_ns, attributes=attributes or {})
 
 
-# What a value under a name of the table becomes: the value, and how to find it in the span.
-READ: Mapping[str, tuple[Any, Any]] = {
+# For each field of the table: a value to send, and how to read it from the span.
+SAMPLES: Mapping[str, tuple[Any, Any]] = {
     "agent": ("planner", lambda span: span.agent),
     "provider": ("openai", lambda span: span.provider),
     "request model": ("small", lambda span: span.model),
@@ -63,45 +69,47 @@ READ: Mapping[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize(("what", "name"), [(what, name) for what in READ for name in semconv.NAMES[what]])
-def test_every_name_is_read(what: str, name: str) -> None:
-    """A model request that says something under any of its names says it in our field, and there only."""
-    value, found = READ[what]
+@pytest.mark.parametrize(
+    ("field", "name"), [(field, name) for field in SAMPLES for name in semconv.FIELD_ATTRIBUTES[field]]
+)
+def test_every_name_is_read(field: str, name: str) -> None:
+    """A value under any of a field's attributes is in that field, and only there."""
+    value, read_field = SAMPLES[field]
     base, _, key = name.rpartition(".")
-    attributes = {base: json.dumps({key: value})} if base in semconv.DETAILS else {name: value}
+    attributes = {base: json.dumps({key: value})} if base in semconv.JSON_ATTRIBUTES else {name: value}
     span = read({"gen_ai.operation.name": "chat", **attributes})
-    assert found(span) == value
-    assert set(span.attributes) <= {*semconv.RENAMED.values(), *semconv.DETAILS}
+    assert read_field(span) == value
+    assert set(span.attributes) <= {*semconv.CANONICAL_NAMES.values(), *semconv.JSON_ATTRIBUTES}
 
 
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
-    [(name, value, kind) for name, kinds in semconv.KINDS.items() for value, kind in kinds.items()],
+    [(name, value, kind) for name, kinds in semconv.KIND_VALUES.items() for value, kind in kinds.items()],
 )
 def test_every_kind_is_read(name: str, value: str, kind: str) -> None:
-    """Each convention's own word for what a span timed is one of our kinds; what says more than the kind is kept."""
+    """Each dialect's values for a span's kind are mapped; a value that says more than the kind is kept."""
     span = read({name: value})
     assert span.kind == kind
-    assert span.attributes.get(name, semconv.PLAINEST.get(name, {}).get(span.kind)) == value
+    assert span.attributes.get(name, semconv.DEFAULT_KIND_VALUES.get(name, {}).get(span.kind)) == value
 
 
-def test_kinds_without_a_word() -> None:
-    """Without a word for its kind, a span that names a model is a request to it, one that names a tool a call of it."""
+def test_inferred_kinds() -> None:
+    """Without a kind, a span that names a model is a model request, and one that names a tool a tool call."""
     assert read({"gen_ai.system": "openai", "gen_ai.request.model": "small"}).kind == "model"
     assert read({"tool.name": "find_order"}).kind == "tool"
     assert read({"gen_ai.operation.name": "dream"}).kind == "step"
     assert read({"gen_ai.operation.name": "dream", "openinference.span.kind": "AGENT"}).kind == "agent"
 
 
-def test_the_most_trusted_name_wins() -> None:
-    """Where two conventions are used at once, the first of the table is read, and what differs is kept as it came."""
+def test_the_first_name_takes_precedence() -> None:
+    """If two dialects are used at once, the first of the table is read, and a different value is kept."""
     span = model(gen_ai__provider__name="openai", gen_ai__system="az.openai", llm__provider="openai")
     assert span.provider == "openai"
     assert span.attributes == {"gen_ai.system": "az.openai"}
 
 
-def test_the_model_that_was_asked() -> None:
-    """The model is the one that answered; the one that was asked is kept where it is another."""
+def test_the_requested_model() -> None:
+    """The model is the one that responded; if another one was requested, that is kept."""
     span = model(gen_ai__request__model="small", gen_ai__response__model="small-2026-01")
     assert span.model == "small-2026-01"
     assert span.attributes == {"gen_ai.request.model": "small"}
@@ -131,7 +139,7 @@ def test_the_model_that_was_asked() -> None:
         ),
         # The same under the conventions' names: more is cached than there is input.
         ({semconv.INPUT_TOKENS: 4, semconv.CACHE_READ: 60}, Usage(input=64, cache_read=60)),
-        # OpenLLMetry adds Anthropic's numbers up, and its total says so.
+        # OpenLLMetry adds up Anthropic's numbers, as its total shows.
         (
             {
                 "gen_ai.usage.prompt_tokens": 170,
@@ -142,7 +150,7 @@ def test_the_model_that_was_asked() -> None:
             },
             Usage(input=170, output=5, cache_read=60, cache_write=10),
         ),
-        # Strands passes Bedrock's numbers on, and its total says that the cached ones are beside the input.
+        # Strands sends Bedrock's numbers; its total shows that cached tokens are not included in the input.
         (
             {
                 "gen_ai.usage.input_tokens": 4299,
@@ -179,8 +187,8 @@ def test_the_model_that_was_asked() -> None:
         ),
     ],
 )
-def test_input_includes_what_was_cached(attributes: Mapping[str, Any], usage: Usage) -> None:
-    """Whichever way a source counts, input includes cached tokens and output includes reasoning."""
+def test_input_includes_cached_tokens(attributes: Mapping[str, Any], usage: Usage) -> None:
+    """With every way of counting, input includes cached tokens and output includes reasoning."""
     assert model(**attributes).usage == usage
 
 
@@ -188,11 +196,11 @@ _count = st.integers(0, 10**6)
 
 
 @given(_count, _count, _count, _count, st.booleans())
-def test_a_total_tells_how_input_is_counted(plain: int, read_: int, written: int, output: int, apart: bool) -> None:
-    """Under any names, a total that adds up shows whether cached tokens are in the input or beside it."""
+def test_a_total_shows_how_input_is_counted(plain: int, read_: int, written: int, output: int, separate: bool) -> None:
+    """Under any names, a total shows whether cached tokens are included in the input."""
     cached = read_ + written
     attributes = {
-        "gen_ai.usage.input_tokens": plain if apart else plain + cached,
+        "gen_ai.usage.input_tokens": plain if separate else plain + cached,
         "gen_ai.usage.output_tokens": output,
         "gen_ai.usage.cache_read_input_tokens": read_,
         "gen_ai.usage.cache_creation_input_tokens": written,
@@ -202,15 +210,15 @@ def test_a_total_tells_how_input_is_counted(plain: int, read_: int, written: int
     assert span.usage == Usage(input=plain + cached, output=output, cache_read=read_, cache_write=written)
 
 
-def test_a_count_that_was_changed_is_kept_as_it_came() -> None:
-    """The raw input stays among the attributes where the rule made another number of it."""
-    changed = model(**{semconv.INPUT_TOKENS: 4, semconv.CACHE_READ: 60})
-    assert changed.attributes == {semconv.INPUT_TOKENS: 4}
+def test_a_changed_count_is_kept() -> None:
+    """If normalising changes a count, the original one is kept in the attributes."""
+    span = model(**{semconv.INPUT_TOKENS: 4, semconv.CACHE_READ: 60})
+    assert span.attributes == {semconv.INPUT_TOKENS: 4}
     assert model(**{semconv.INPUT_TOKENS: 64, semconv.CACHE_READ: 60}).attributes == {}
 
 
 def test_a_sum_over_a_run_is_not_counted_again() -> None:
-    """Tokens and cost on an agent's span are the sum of its requests': they are kept, and count for nothing."""
+    """Tokens and cost on an agent's span are the sum of its requests', so they are kept but not counted."""
     attributes = {semconv.INPUT_TOKENS: 100, "gen_ai.usage.cost": 0.5}
     span = read({"gen_ai.operation.name": "invoke_agent", **attributes})
     assert (span.usage, span.reported_cost, span.attributes) == (Usage(), None, attributes)
@@ -233,12 +241,12 @@ def test_a_sum_over_a_run_is_not_counted_again() -> None:
     ],
 )
 def test_reported_costs(attributes: Mapping[str, Any], nano: int | None) -> None:
-    """What a sender says a request cost is read in dollars under every name; what is no amount of money is not."""
+    """The cost that a sender reports is read under every name; anything that is not a valid amount is ignored."""
     assert model(**attributes).reported_cost == nano
 
 
-def test_numbers_as_programs_send_them() -> None:
-    """Whole numbers come as numbers, texts and floats alike; what is none counts as nothing and is kept."""
+def test_number_formats() -> None:
+    """Integers are read from numbers, strings and floats; anything else counts as absent and is kept."""
     assert model(**{semconv.INPUT_TOKENS: "17", semconv.OUTPUT_TOKENS: 4.0}).usage == Usage(input=17, output=4)
     for odd in (True, -1, 1.5, "many", [1], 10**18, float("inf")):
         span = model(**{semconv.INPUT_TOKENS: odd})
@@ -246,10 +254,10 @@ def test_numbers_as_programs_send_them() -> None:
 
 
 def test_time_to_first_token() -> None:
-    """It comes as seconds, as a moment, or as the first event of an answer."""
+    """Time to first token is read as seconds, as a timestamp, or from the first event of streamed output."""
     assert model(**{semconv.FIRST_CHUNK: 0.25}).first_token_ns == 250_000_000
-    moment = '"2023-11-14T22:13:20.500000Z"'
-    assert model(**{"langfuse.observation.completion_start_time": moment}).first_token_ns == 500_000_000
+    timestamp = '"2023-11-14T22:13:20.500000Z"'
+    assert model(**{"langfuse.observation.completion_start_time": timestamp}).first_token_ns == 500_000_000
     chunks = [event("gen_ai.content.completion.chunk", None, 9), event("First Token Stream Event", None, 7)]
     assert read(events=chunks).first_token_ns == 7
     assert read(events=[event("First Token Stream Event", None, -1)]).first_token_ns is None
@@ -257,7 +265,7 @@ def test_time_to_first_token() -> None:
 
 
 def test_errors() -> None:
-    """A failed span has the error it names, else its exception's type, else just `error`; a warning is none."""
+    """A failed span has the error it names, else its exception's type, else `error`; a warning is not an error."""
     thrown = [event("exception", {"exception.type": "KeyError", "exception.message": "'x'"})]
     assert read({"error.type": "timeout"}, failed=True).error_type == "timeout"
     assert read(failed=True, events=thrown).error_type == "KeyError"
@@ -266,28 +274,28 @@ def test_errors() -> None:
     assert read({"langfuse.observation.level": "WARNING"}, events=thrown).error_type is None
 
 
-def test_what_an_exception_says_is_content() -> None:
-    """An exception's message and a status's text may hold anything, so they lie in the payload."""
+def test_exception_messages_are_content() -> None:
+    """Exception and status messages may contain anything, so they are in the payload."""
     thrown = [event("exception", {"exception.type": "KeyError", "exception.message": "'x'"})]
-    span = read(failed=True, said="no key 'x'", events=thrown)
+    span = read(failed=True, status_message="no key 'x'", events=thrown)
     assert span.payload == {"exception": {"type": "KeyError", "message": "'x'"}, "error": "no key 'x'"}
 
 
 def test_finish_reasons() -> None:
-    """Why a model stopped is a list under the conventions' name."""
+    """The finish reasons are a list under the conventions' name."""
     assert model(**{"llm.finish_reason": "stop"}).attributes == {semconv.FINISH: ["stop"]}
     assert model(**{semconv.FINISH: ("stop", "length")}).attributes == {semconv.FINISH: ["stop", "length"]}
 
 
 def test_a_tenant_in_metadata() -> None:
-    """OpenInference's metadata may name the tenant, under our name for it."""
+    """OpenInference's metadata may name the tenant, under the name `tenant.id`."""
     assert read({"metadata": '{"tenant.id": "acme"}'}).tenant == "acme"
     assert read({"metadata": '["tenant.id"]'}).tenant == ""
 
 
 def test_evaluations() -> None:
-    """Verdicts come as events or as OpenInference's list; the scores are attributes, the reasons content."""
-    told = event(
+    """Evaluations are read from events or OpenInference's list; scores are attributes, explanations content."""
+    evaluation = event(
         "gen_ai.evaluation.result",
         {
             "gen_ai.evaluation.name": "polite",
@@ -297,7 +305,7 @@ def test_evaluations() -> None:
         },
     )
     listed = {"evaluations.0.evaluation.name": "short", "evaluations.0.evaluation.score": 1}
-    span = read(listed, events=[told])
+    span = read(listed, events=[evaluation])
     assert span.attributes == {
         semconv.EVALUATIONS: [{"name": "polite", "score": 0.5, "label": "so so"}, {"name": "short", "score": 1}]
     }
@@ -305,13 +313,13 @@ def test_evaluations() -> None:
 
 
 def test_links() -> None:
-    """Spans that a span points at are kept."""
+    """Links to other spans are kept."""
     link = {"trace_id": "a" * 32, "span_id": "b" * 16}
     assert read(links=[link]).attributes == {semconv.LINKS: [link]}
 
 
 def test_messages_of_the_conventions() -> None:
-    """Messages, instructions and tools lie in the payload as what their JSON says."""
+    """Messages, instructions and tools are parsed into the payload."""
     span = model(
         gen_ai__input__messages='[{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]',
         gen_ai__output__messages='[{"role": "assistant", "parts": []}]',
@@ -329,7 +337,7 @@ def test_messages_of_the_conventions() -> None:
 
 @pytest.mark.parametrize("name", sorted(semconv.DETAIL_EVENTS))
 def test_content_in_an_event(name: str) -> None:
-    """Content that the conventions put into an event of its own is read as if it were the span's."""
+    """Content in the conventions' separate events is read like content of the span."""
     span = read(
         {"gen_ai.operation.name": "chat"},
         events=[event(name, {"gen_ai.prompt": "hi", "gen_ai.request.model": "small"})],
@@ -338,7 +346,7 @@ def test_content_in_an_event(name: str) -> None:
 
 
 def test_messages_as_events() -> None:
-    """Before 2025-08 each message was an event; they are the messages, in their order."""
+    """Events of single messages (before 2025-08) become messages, in order."""
     span = read(
         {"gen_ai.operation.name": "chat"},
         events=[
@@ -356,7 +364,7 @@ def test_messages_as_events() -> None:
 
 
 def test_messages_spread_over_attributes() -> None:
-    """OpenInference's and OpenLLMetry's `name.<i>.key` attributes are lists again, in the order of their numbers."""
+    """`name.<i>.key` attributes of OpenInference and OpenLLMetry become lists, in the order of their numbers."""
     spread = {f"llm.input_messages.{n}.message.role": f"r{n}" for n in range(11)}
     tool_call = "llm.output_messages.0.message.tool_calls.0.tool_call.function"
     span = read(
@@ -371,78 +379,88 @@ def test_messages_spread_over_attributes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "places"),
+    ("kind", "keys"),
     [("LLM", ("messages", "response")), ("TOOL", ("arguments", "result")), ("CHAIN", ("input", "output"))],
 )
-def test_what_went_in_and_came_out(kind: str, places: tuple[str, str]) -> None:
-    """A span's input and output are called after what it timed."""
+def test_inputs_and_outputs(kind: str, keys: tuple[str, str]) -> None:
+    """A span's input and output are named after its kind."""
     span = read({"openinference.span.kind": kind, "input.value": '{"order": 7}', "output.value": "found"})
-    assert span.payload == {places[0]: {"order": 7}, places[1]: "found"}
+    assert span.payload == {keys[0]: {"order": 7}, keys[1]: "found"}
 
 
-def test_content_without_a_place_is_kept() -> None:
-    """What was said twice over, in two conventions, is kept under its own name."""
+def test_duplicate_content_is_kept() -> None:
+    """Content that is sent in two dialects is kept under its original name the second time."""
     span = model(**{"gen_ai.input.messages": "hi", "input.value": '{"messages": "hi"}'})
     assert span.payload == {"messages": "hi", "other": {"input.value": {"messages": "hi"}}}
 
 
 def test_long_attributes_are_content() -> None:
     """An attribute of more than 4,096 characters, or beyond the 200th, is content whatever its name."""
-    span = read({"note": "x" * (LONG + 1), **{f"n{n}": n for n in range(MANY + 1)}})
-    assert len(span.attributes) == MANY - 1
-    assert span.payload == {"other": {"note": "x" * (LONG + 1), f"n{MANY - 1}": MANY - 1, f"n{MANY}": MANY}}
+    span = read({"note": "x" * (MAX_ATTRIBUTE_CHARS + 1), **{f"n{n}": n for n in range(MAX_ATTRIBUTES + 1)}})
+    assert len(span.attributes) == MAX_ATTRIBUTES - 1
+    assert span.payload == {
+        "other": {
+            "note": "x" * (MAX_ATTRIBUTE_CHARS + 1),
+            f"n{MAX_ATTRIBUTES - 1}": MAX_ATTRIBUTES - 1,
+            f"n{MAX_ATTRIBUTES}": MAX_ATTRIBUTES,
+        }
+    }
 
 
-def test_texts_that_never_end() -> None:
+def test_long_texts() -> None:
     """A text is cut at 200,000 characters, and an identifier at 200, with a mark."""
-    span = model(**{"gen_ai.input.messages": "x" * (LONGEST + 1), "user.id": "u" * 201})
-    assert span.payload == {"messages": f"{'x' * LONGEST} [cut: it had 200,001 characters]"}
+    span = model(**{"gen_ai.input.messages": "x" * (MAX_TEXT_CHARS + 1), "user.id": "u" * 201})
+    assert span.payload == {"messages": f"{'x' * MAX_TEXT_CHARS} [cut: it had 200,001 characters]"}
     assert span.user == "u" * 199 + "…"
 
 
-def test_depth_without_end() -> None:
-    """What is nested deeper than anybody reads is shown as such, also in JSON that breaks a parser."""
+def test_deep_nesting() -> None:
+    """Too deeply nested values are cut, and JSON that is too deep for the parser is kept as text."""
     deep = "[" * 200 + "]" * 200
     span = model(**{"gen_ai.input.messages": deep})
-    assert str(span.payload).count("[") == DEEPEST + 1
-    bottomless = "[" * 100_000
-    assert model(**{"gen_ai.input.messages": bottomless}).payload == {"messages": bottomless}
+    assert str(span.payload).count("[") == MAX_DEPTH + 1
+    very_deep = "[" * 100_000
+    assert model(**{"gen_ai.input.messages": very_deep}).payload == {"messages": very_deep}
 
 
-def test_characters_that_a_store_does_not_take() -> None:
-    """Null characters and halves of pairs in names and identifiers become the replacement character."""
+def test_characters_that_cannot_be_stored() -> None:
+    """In names and identifiers, null characters and lone surrogates are replaced."""
     span = read({"user.id": "a\0b\ud800", "openinference.span.kind": "LLM", "llm.model_name": "\0"}, name="x\0")
     assert (span.user, span.model, span.name) == ("a\ufffdb\ufffd", "\ufffd", "x\ufffd")
 
 
-def leaves(found: Any) -> Iterator[Any]:
-    if isinstance(found, Mapping):
-        for value in found.values():
-            yield from leaves(value)
-    elif isinstance(found, list | tuple):
-        for value in found:
-            yield from leaves(value)
+def leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from leaves(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from leaves(item)
     else:
-        yield found
+        yield value
 
 
 def forms(leaf: Any) -> set[Any]:
-    """A value as it may stand in a field: as a text or a number, dollars in nano-dollars, seconds in nanoseconds."""
-    found: set[Any] = {str(leaf)}
+    """The forms of a value in a field: text, number, dollars in nano-dollars, seconds in nanoseconds."""
+    values: set[Any] = {str(leaf)}
     with suppress(TypeError, ValueError):
         number = float(leaf)
-        found.add(number)
+        values.add(number)
         if not isinstance(leaf, bool) and abs(number) < 10**7:
-            found |= {float(nano_usd(Decimal(str(number)))), float(round(number * 1e9))}
-    return found
+            values |= {float(nano_usd(Decimal(str(number)))), float(round(number * 1e9))}
+    return values
 
 
 _known = st.sampled_from(
-    sorted({name for spellings in semconv.NAMES.values() for name in spellings} | set(semconv.KINDS) | semconv.CONTENT)
+    sorted(
+        {name for spellings in semconv.FIELD_ATTRIBUTES.values() for name in spellings}
+        | set(semconv.KIND_VALUES)
+        | semconv.CONTENT_ATTRIBUTES
+    )
 )
 _spread = st.builds(
     lambda base, index, key: f"{base}.{index}.{key}",
-    st.sampled_from(semconv.LISTS),
+    st.sampled_from(semconv.FLATTENED_LISTS),
     st.integers(0, 12),
     st.sampled_from(("message.role", "message.content", "role", "document.content", "tool")),
 )
@@ -451,7 +469,7 @@ _text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 )
 _scalar = _text | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
 _value = _scalar | st.lists(_scalar, max_size=3)
-_words = st.sampled_from(sorted({word for kinds in semconv.KINDS.values() for word in kinds}))
+_words = st.sampled_from(sorted({word for kinds in semconv.KIND_VALUES.values() for word in kinds}))
 attributes_in_any_dialect = st.dictionaries(_known | _spread | _text, _value | _words, max_size=12)
 
 
@@ -461,5 +479,5 @@ def test_nothing_is_lost(attributes: dict[str, Any], failed: bool) -> None:
     span = read(attributes, failed=failed)
     kept = {form for leaf in leaves(asdict(span)) for form in (leaf, str(leaf))}
     for name, value in attributes.items():
-        if semconv.PLAINEST.get(name, {}).get(span.kind) != value:
+        if semconv.DEFAULT_KIND_VALUES.get(name, {}).get(span.kind) != value:
             assert [leaf for leaf in leaves(value) if forms(leaf).isdisjoint(kept)] == [], name

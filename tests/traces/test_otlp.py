@@ -1,7 +1,8 @@
-"""OTLP's requests, read: what is a span is kept, what is none is counted, and nothing brings the reading down."""
+"""Decoding of OTLP requests: valid spans are kept, invalid ones counted, and no request can crash the decoder."""
 
 import gzip
 import json
+import logging
 import tracemalloc
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,13 +14,20 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from handrail.config.settings import Price
+from handrail.config.settings import PriceOverride
 from handrail.kernel.money import NanoUsd
 from handrail.traces import semconv
 from handrail.traces.model import Span, Usage
-from handrail.traces.otlp.ingest import Received, answer, prices, read_otlp
-from handrail.traces.otlp.validation import MOST_BYTES, MOST_SPAN_BYTES, MOST_SPANS, BadOtlp, TooLarge, UnsupportedMedia
-from handrail.traces.recorder.redaction import redacting
+from handrail.traces.otlp.ingest import OtlpBatch, decode_request, encode_response, price_lookup
+from handrail.traces.otlp.validation import (
+    MAX_REQUEST_BYTES,
+    MAX_REQUEST_SPANS,
+    MAX_SPAN_BYTES,
+    InvalidOtlp,
+    OtlpTooLarge,
+    UnsupportedOtlpMedia,
+)
+from handrail.traces.recorder.redaction import build_redaction
 from tests.traces.otlp_samples import JSON, PROTOBUF, START, as_json, protobuf, request, span
 from tests.traces.test_normalize import attributes_in_any_dialect
 
@@ -33,19 +41,19 @@ def unknown(_model: str, _provider: str | None, _usage: Usage) -> NanoUsd | None
     return None
 
 
-def read(body: bytes, media: str = PROTOBUF, encoding: str | None = None, **changed: Any) -> Received:
-    given_: dict[str, Any] = {"tenant": "acme", "price": unknown, **changed}
-    return read_otlp(body, media, encoding, **given_)
+def read(body: bytes, media: str = PROTOBUF, encoding: str | None = None, **overrides: Any) -> OtlpBatch:
+    arguments: dict[str, Any] = {"tenant": "acme", "price": unknown, **overrides}
+    return decode_request(body, media, encoding, **arguments)
 
 
-def only(body: bytes, media: str = PROTOBUF, **changed: Any) -> Span:
-    [found] = read(body, media, **changed).spans
-    return found
+def read_one(body: bytes, media: str = PROTOBUF, **overrides: Any) -> Span:
+    [decoded] = read(body, media, **overrides).spans
+    return decoded
 
 
 @BOTH
-def test_a_span_as_it_was_sent(encode: Encode, media: str) -> None:
-    """Ids, times, the parent, attributes of every type, events, links and the status are read from either encoding."""
+def test_every_part_of_a_span(encode: Encode, media: str) -> None:
+    """Ids, times, parent, attributes of every type, events, links and status are read from either encoding."""
     sent = span(
         parent_span_id=bytes([1] * 8),
         attributes={**VALUES, "bytes": b"\x01\xff"},
@@ -53,26 +61,31 @@ def test_a_span_as_it_was_sent(encode: Encode, media: str) -> None:
         links=[OtlpSpan.Link(trace_id=bytes([2] * 16), span_id=bytes([3] * 8))],
         status=Status(code=Status.STATUS_CODE_ERROR, message="it broke"),
     )
-    found = only(encode(sent), media)
-    assert (found.trace_id, found.span_id, found.parent_id) == ("07" * 16, "0000000000000001", "01" * 8)
-    assert (found.name, found.start_ns, found.end_ns, found.error_type) == ("span 1", START, START + 10**9, "error")
-    assert found.attributes == {
+    decoded = read_one(encode(sent), media)
+    assert (decoded.trace_id, decoded.span_id, decoded.parent_id) == ("07" * 16, "0000000000000001", "01" * 8)
+    assert (decoded.name, decoded.start_ns, decoded.end_ns, decoded.error_type) == (
+        "span 1",
+        START,
+        START + 10**9,
+        "error",
+    )
+    assert decoded.attributes == {
         **VALUES,
         "bytes": "01ff",
         semconv.LINKS: [{"trace_id": "02" * 16, "span_id": "03" * 8}],
     }
-    assert found.payload == {"events": [{"name": "hit", "time_ns": START + 5, "attributes": {}}], "error": "it broke"}
+    assert decoded.payload == {"events": [{"name": "hit", "time_ns": START + 5, "attributes": {}}], "error": "it broke"}
 
 
 @given(attributes_in_any_dialect)
-def test_both_encodings_say_the_same(attributes: dict[str, Any]) -> None:
-    """A span in any dialect is read the same from protobuf and from JSON."""
+def test_both_encodings_agree(attributes: dict[str, Any]) -> None:
+    """A span in any dialect is the same from protobuf and from JSON."""
     sent = span(attributes=attributes)
     assert read(protobuf(sent)) == read(as_json(sent), JSON)
 
 
-def test_json_as_some_programs_write_it() -> None:
-    """Keys in snake_case, numbers as numbers and upper-case ids are read, too; odd doubles by their names."""
+def test_json_variants() -> None:
+    """Keys in snake_case, integers as numbers, upper-case ids, and NaN and infinities by name are read."""
     body = {
         "resource_spans": [
             {
@@ -96,63 +109,63 @@ def test_json_as_some_programs_write_it() -> None:
             }
         ]
     }
-    found = only(json.dumps(body).encode(), JSON)
-    assert (found.trace_id, found.span_id, found.name) == ("ab" * 16, "cd" * 8, "")
-    assert found.attributes == {"n": 7, "x": "nan", "y": None}
+    decoded = read_one(json.dumps(body).encode(), JSON)
+    assert (decoded.trace_id, decoded.span_id, decoded.name) == ("ab" * 16, "cd" * 8, "")
+    assert decoded.attributes == {"n": 7, "x": "nan", "y": None}
 
 
 @pytest.mark.parametrize("media", [f"{PROTOBUF}; charset=utf-8", "application/protobuf", "APPLICATION/X-PROTOBUF"])
 def test_media_types(media: str) -> None:
-    """A media type is read without its parameters, in any case."""
+    """A media type is read without its parameters and regardless of case."""
     assert len(read(protobuf(span()), media).spans) == 1
 
 
-def test_what_is_not_read() -> None:
-    """Other media types and packings are UnsupportedMedia."""
+def test_unsupported_media() -> None:
+    """Other content types and encodings raise UnsupportedOtlpMedia."""
     for media, encoding in (("text/plain", None), ("", None), (PROTOBUF, "br")):
-        with pytest.raises(UnsupportedMedia):
+        with pytest.raises(UnsupportedOtlpMedia):
             read(protobuf(span()), media, encoding)
 
 
 @BOTH
 @pytest.mark.parametrize(
-    ("broken", "reason"),
+    ("overrides", "reason"),
     [
-        ({"trace_id": b"short"}, "trace id|traceId"),
-        ({"trace_id": bytes(16)}, "zeros"),
-        ({"span_id": b""}, "span id|spanId"),
-        ({"span_id": bytes(8)}, "zeros"),
+        ({"trace_id": b"short"}, "trace_id|traceId"),
+        ({"trace_id": bytes(16)}, "not all zero"),
+        ({"span_id": b""}, "span_id|spanId"),
+        ({"span_id": bytes(8)}, "not all zero"),
         ({"parent_span_id": b"abc"}, "parent"),
         ({"start_time_unix_nano": 0}, "start time"),
         ({"end_time_unix_nano": 0}, "end time"),
         ({"end_time_unix_nano": 2**63}, "end time"),
-        ({"end_time_unix_nano": START - 2 * 10**9}, "ends before it begins"),
+        ({"end_time_unix_nano": START - 2 * 10**9}, "ends before it starts"),
     ],
 )
-def test_one_malformed_span(encode: Encode, media: str, broken: Mapping[str, Any], reason: str) -> None:
-    """A span that is none is counted with its reason, and the others of its request are kept."""
-    received = read(encode(span(1), span(2, **broken), span(3)), media)
-    assert [each.name for each in received.spans] == ["span 1", "span 3"]
+def test_one_invalid_span(encode: Encode, media: str, overrides: Mapping[str, Any], reason: str) -> None:
+    """An invalid span is counted with its reason, and the others of its request are kept."""
+    received = read(encode(span(1), span(2, **overrides), span(3)), media)
+    assert [span_.name for span_ in received.spans] == ["span 1", "span 3"]
     assert received.rejected == 1
-    [problem] = received.problems
+    [problem] = received.reasons
     assert any(part in problem for part in reason.split("|"))
 
 
 @BOTH
-def test_a_clock_that_was_set(encode: Encode, media: str) -> None:
-    """A span that ends up to a second before it begins took no time."""
-    assert only(encode(span(end_time_unix_nano=START - 10**9)), media).duration_ns == 0
+def test_a_clock_that_was_set_back(encode: Encode, media: str) -> None:
+    """A span that ends up to a second before it starts has no duration."""
+    assert read_one(encode(span(end_time_unix_nano=START - 10**9)), media).duration_ns == 0
 
 
-def test_text_that_is_none() -> None:
-    """A span whose text was cut in the middle of a character, as some senders do, is counted alone."""
+def test_invalid_utf8() -> None:
+    """A span with a text that was cut within a character, as some senders do, is rejected alone."""
     body = protobuf(span(1), span(2, {"note": "xyz"}), span(3)).replace(b"xyz", b"xy\xc3")
     received = read(body)
-    assert ([each.name for each in received.spans], received.rejected) == (["span 1", "span 3"], 1)
+    assert ([span_.name for span_ in received.spans], received.rejected) == (["span 1", "span 3"], 1)
 
 
-def test_a_span_of_the_wrong_types() -> None:
-    """JSON of other types than OTLP's is a malformed span wherever it is in the span."""
+def test_wrong_json_types() -> None:
+    """A value of the wrong JSON type anywhere in a span rejects that span."""
     good: dict[str, Any] = json.loads(as_json(span(1)))["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
     wrong: list[Any] = [
         7,
@@ -183,37 +196,37 @@ def test_a_span_of_the_wrong_types() -> None:
     "body",
     [b"{", b"[]", b"7", b'{"resourceSpans": 7}', b'{"resourceSpans": [7]}', b"\xff", b"[" * 100_000, b"9" * 5_000],
 )
-def test_json_that_is_no_request(body: bytes) -> None:
-    """A body that is not a request in JSON is BadOtlp as a whole."""
-    with pytest.raises(BadOtlp):
+def test_json_that_is_not_otlp(body: bytes) -> None:
+    """A body that is not a JSON request raises InvalidOtlp."""
+    with pytest.raises(InvalidOtlp):
         read(body, JSON)
 
 
 @pytest.mark.parametrize("body", [b"\x0b", b"\x0a\x05abc", b"\xff" * 20, b"\x0a", b'{"resourceSpans": []}'])
-def test_protobuf_that_is_no_request(body: bytes) -> None:
-    """A body that is not a request in protobuf is BadOtlp as a whole."""
-    with pytest.raises(BadOtlp):
+def test_protobuf_that_is_not_otlp(body: bytes) -> None:
+    """A body that is not a protobuf request raises InvalidOtlp."""
+    with pytest.raises(InvalidOtlp):
         read(body)
 
 
-def test_fields_of_the_future() -> None:
-    """Fields that this version does not know are passed over, of every wire type."""
+def test_unknown_fields() -> None:
+    """Unknown fields are skipped, of every wire type."""
     unknown_fields = b"\xf8\x01\x96\x01" + b"\xf9\x01" + bytes(8) + b"\xfa\x01\x03abc" + b"\xfd\x01" + bytes(4)
     assert len(read(unknown_fields + protobuf(span()) + unknown_fields).spans) == 1
 
 
 @BOTH
 def test_an_empty_request(encode: Encode, media: str) -> None:
-    """A request without spans is one, and takes nothing."""
-    assert read(encode(), media) == Received([], 0, [])
+    """A request without spans is valid, and has none."""
+    assert read(encode(), media) == OtlpBatch([], 0, [])
 
 
 @given(st.binary(max_size=200), st.sampled_from([PROTOBUF, JSON]), st.sampled_from([None, "gzip"]))
 def test_any_bytes(body: bytes, media: str, encoding: str | None) -> None:
-    """Whatever the bytes, they are read or refused."""
+    """Any bytes are either decoded or rejected."""
     try:
         read(body, media, encoding)
-    except (BadOtlp, TooLarge):
+    except (InvalidOtlp, OtlpTooLarge):
         return
 
 
@@ -225,15 +238,15 @@ _bodies = {
 
 @given(st.sampled_from([PROTOBUF, JSON]), st.data())
 def test_a_damaged_request(media: str, data: st.DataObject) -> None:
-    """Bytes changed or cut off anywhere lead to a refusal, or to spans that are spans."""
+    """A changed or truncated body is rejected or gives valid spans only."""
     body = bytearray(_bodies[media])
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     try:
         received = read(bytes(body[: data.draw(st.integers(0, len(body)))]), media)
-    except (BadOtlp, TooLarge):
+    except (InvalidOtlp, OtlpTooLarge):
         return
-    assert all(len(each.trace_id) == 32 and 0 < each.start_ns <= each.end_ns for each in received.spans)
+    assert all(len(span_.trace_id) == 32 and 0 < span_.start_ns <= span_.end_ns for span_ in received.spans)
 
 
 _faults: list[dict[str, Any]] = [{"trace_id": b"x"}, {"span_id": bytes(8)}, {"start_time_unix_nano": 0}]
@@ -241,105 +254,107 @@ _faults: list[dict[str, Any]] = [{"trace_id": b"x"}, {"span_id": bytes(8)}, {"st
 
 @given(st.lists(st.none() | st.sampled_from(_faults), max_size=30), st.booleans())
 def test_every_span_is_kept_or_counted(faults: list[dict[str, Any] | None], in_json: bool) -> None:
-    """In any mixture of good and bad spans, the good ones are kept in order and the bad ones counted exactly."""
+    """In any mixture of valid and invalid spans, the valid ones are kept in order and the others counted exactly."""
     spans = [span(n, **(fault or {})) for n, fault in enumerate(faults, 1)]
     received = read(as_json(*spans), JSON) if in_json else read(protobuf(*spans))
-    assert [each.name for each in received.spans] == [f"span {n}" for n, fault in enumerate(faults, 1) if not fault]
+    assert [span_.name for span_ in received.spans] == [f"span {n}" for n, fault in enumerate(faults, 1) if not fault]
     assert received.rejected == sum(fault is not None for fault in faults)
 
 
 def test_gzip() -> None:
-    """A packed body is the same request; one that is cut off or no gzip is BadOtlp."""
+    """A compressed body is the same request; one that is cut off or not gzip raises InvalidOtlp."""
     body = protobuf(span())
-    packed = gzip.compress(body)
-    assert read(packed, PROTOBUF, "gzip") == read(body)
-    for wrong in (body, packed[:-9], b""):
-        with pytest.raises(BadOtlp):
+    compressed = gzip.compress(body)
+    assert read(compressed, PROTOBUF, "gzip") == read(body)
+    for wrong in (body, compressed[:-9], b""):
+        with pytest.raises(InvalidOtlp):
             read(wrong, PROTOBUF, "gzip")
 
 
-def test_a_bomb_is_refused_before_it_goes_off() -> None:
-    """A packed body of 200 MB is refused with no more memory than a few requests may have."""
-    bomb = gzip.compress(bytes(10 * MOST_BYTES))
+def test_a_decompression_bomb() -> None:
+    """A compressed body of 200 MB is rejected without decompressing all of it into memory."""
+    bomb = gzip.compress(bytes(10 * MAX_REQUEST_BYTES))
     tracemalloc.start()
     try:
-        with pytest.raises(TooLarge):
+        with pytest.raises(OtlpTooLarge):
             read(bomb, PROTOBUF, "gzip")
-        assert tracemalloc.get_traced_memory()[1] < 3 * MOST_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 3 * MAX_REQUEST_BYTES
     finally:
         tracemalloc.stop()
 
 
 def test_sizes() -> None:
-    """A request of too many bytes or spans is TooLarge; a span of too many bytes is malformed by itself."""
-    with pytest.raises(TooLarge):
-        read(bytes(MOST_BYTES + 1))
-    empty_spans = b"\x12\x00" * (MOST_SPANS + 1)
+    """A request with too many bytes or spans raises OtlpTooLarge; a span with too many bytes is rejected alone."""
+    with pytest.raises(OtlpTooLarge):
+        read(bytes(MAX_REQUEST_BYTES + 1))
+    empty_spans = b"\x12\x00" * (MAX_REQUEST_SPANS + 1)
     scope_spans = b"\x12" + _varint(len(empty_spans)) + empty_spans
-    with pytest.raises(TooLarge):
+    with pytest.raises(OtlpTooLarge):
         read(b"\x0a" + _varint(len(scope_spans)) + scope_spans)
     spread = request([])
     for _ in range(2):
-        spread.resource_spans.add().scope_spans.add().spans.extend([OtlpSpan()] * (MOST_SPANS // 2 + 1))
-    with pytest.raises(TooLarge):
+        spread.resource_spans.add().scope_spans.add().spans.extend([OtlpSpan()] * (MAX_REQUEST_SPANS // 2 + 1))
+    with pytest.raises(OtlpTooLarge):
         read(spread.SerializeToString())
-    received = read(protobuf(span(1), span(2, {"note": "x" * MOST_SPAN_BYTES})))
+    received = read(protobuf(span(1), span(2, {"note": "x" * MAX_SPAN_BYTES})))
     assert (len(received.spans), received.rejected) == (1, 1)
 
 
 def _varint(number: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while number > 127:
-        found.append(number & 127 | 128)
+        encoded.append(number & 127 | 128)
         number >>= 7
-    return bytes([*found, number])
+    return bytes([*encoded, number])
 
 
 @BOTH
 def test_the_keys_tenant(encode: Encode, media: str) -> None:
-    """Spans are of the tenant whose key sent them, whatever they say; what they say is kept."""
-    assert only(encode(span(), resource={"tenant.id": "acme"}), media).attributes == {}
-    foreign = only(encode(span(attributes={"tenant.id": "other"})), media)
+    """Spans belong to the tenant of the key, and a different claim is kept."""
+    assert read_one(encode(span(), resource={"tenant.id": "acme"}), media).attributes == {}
+    foreign = read_one(encode(span(attributes={"tenant.id": "other"})), media)
     assert (foreign.tenant, foreign.attributes) == ("acme", {"tenant.id": "other"})
 
 
 def test_an_operators_key() -> None:
-    """With a key of no tenant, a span is of the tenant that it names, or its program does, or of `default`."""
+    """With an operator's key a span belongs to the tenant that it or its program names, or to `default`."""
     spans = [span(1), span(2, {"tenant.id": "other"})]
-    assert [each.tenant for each in read(protobuf(*spans), tenant=None).spans] == ["default", "other"]
+    assert [span_.tenant for span_ in read(protobuf(*spans), tenant=None).spans] == ["default", "other"]
     described = read(protobuf(*spans, resource={"tenant.id": "program"}), tenant=None)
-    assert [each.tenant for each in described.spans] == ["program", "other"]
+    assert [span_.tenant for span_ in described.spans] == ["program", "other"]
 
 
-def test_what_is_kept_of_a_program() -> None:
-    """Of a program's description its name and version are kept with each span, and its scope; the rest is not."""
-    found = request([span()], {"service.name": "shop", "service.version": "2", "process.pid": 7})
-    found.resource_spans[0].scope_spans[0].scope.name = "openinference.openai"
-    kept = {"service.name": "shop", "service.version": "2", "otel.scope.name": "openinference.openai"}
-    assert only(found.SerializeToString()).attributes == kept
+def test_resource_attributes() -> None:
+    """Each span keeps its service's name and version and its scope, and no other resource attribute."""
+    message = request([span()], {"service.name": "shop", "service.version": "2", "process.pid": 7})
+    message.resource_spans[0].scope_spans[0].scope.name = "openinference.openai"
+    expected = {"service.name": "shop", "service.version": "2", "otel.scope.name": "openinference.openai"}
+    assert read_one(message.SerializeToString()).attributes == expected
 
 
 def test_prices() -> None:
-    """A model request costs what the price table says; what its sender says stays beside it."""
-    own = {"small": Price(input=1, output=10, cache_read=0.1)}
-    used = {
+    """The cost of a model request comes from the price table, and the reported cost is kept."""
+    overrides = {"small": PriceOverride(input=1, output=10, cache_read=0.1)}
+    attributes = {
         "gen_ai.operation.name": "chat",
         "gen_ai.request.model": "small",
         "gen_ai.usage.input_tokens": 1_000,
         "gen_ai.usage.output_tokens": 100,
         "gen_ai.usage.cache_read.input_tokens": 500,
     }
-    found = only(protobuf(span(attributes={**used, "gen_ai.usage.cost": 0.5})), price=prices(own))
-    assert (found.cost, found.reported_cost) == (1_550_000, 500_000_000)
-    assert only(protobuf(span(attributes=used)), price=prices(own)).reported_cost is None
+    decoded = read_one(
+        protobuf(span(attributes={**attributes, "gen_ai.usage.cost": 0.5})), price=price_lookup(overrides)
+    )
+    assert (decoded.cost, decoded.reported_cost) == (1_550_000, 500_000_000)
+    assert read_one(protobuf(span(attributes=attributes)), price=price_lookup(overrides)).reported_cost is None
 
 
 def test_a_model_without_a_price() -> None:
-    """Where nobody knows the price, what the sender says counts, and the span says that its price is unknown."""
-    used = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "secret", "gen_ai.usage.input_tokens": 1_000}
-    found = only(protobuf(span(attributes={**used, "gen_ai.usage.cost": 0.5})))
-    assert (found.cost, found.attributes[semconv.PRICE_UNKNOWN]) == (500_000_000, True)
-    assert only(protobuf(span(attributes=used))).cost == 0
+    """If the price is unknown, the reported cost counts, and the span says that the price is unknown."""
+    attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "secret", "gen_ai.usage.input_tokens": 1_000}
+    decoded = read_one(protobuf(span(attributes={**attributes, "gen_ai.usage.cost": 0.5})))
+    assert (decoded.cost, decoded.attributes[semconv.PRICE_UNKNOWN]) == (500_000_000, True)
+    assert read_one(protobuf(span(attributes=attributes))).cost == 0
 
 
 @pytest.mark.parametrize(
@@ -351,31 +366,52 @@ def test_a_model_without_a_price() -> None:
     ],
 )
 def test_providers_by_the_conventions_names(provider: str, model: str) -> None:
-    """The price table is asked for a provider by its own name, where the conventions have another."""
-    found = prices({})(model, provider, Usage(input=1_000))
-    assert found is not None
-    assert found > 0
+    """A provider is looked up under the price table's name if the conventions have another."""
+    cost = price_lookup({})(model, provider, Usage(input=1_000))
+    assert cost is not None
+    assert cost > 0
 
 
 def test_only_requests_cost() -> None:
-    """A sum on an agent's span has no price, so that nothing is counted twice."""
-    summed = {"gen_ai.operation.name": "invoke_agent", "gen_ai.request.model": "gpt-4o", "gen_ai.usage.input_tokens": 9}
-    assert only(protobuf(span(attributes=summed)), price=prices({})).cost == 0
+    """Token sums on an agent's span have no cost, so that nothing is counted twice."""
+    attributes = {
+        "gen_ai.operation.name": "invoke_agent",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.usage.input_tokens": 9,
+    }
+    assert read_one(protobuf(span(attributes=attributes)), price=price_lookup({})).cost == 0
 
 
 def test_redaction_comes_first() -> None:
-    """What is received has gone through the operator's redaction."""
-    redact = redacting(lambda found: dict.fromkeys(found, "gone"))
-    found = only(protobuf(span(attributes={"mail": "ann@example.com", "input.value": "hi"})), redact=redact)
-    assert (found.attributes, found.payload) == ({"mail": "gone"}, {"input": "gone"})
+    """Received spans are redacted before they are returned."""
+    redact = build_redaction(lambda decoded: dict.fromkeys(decoded, "gone"))
+    decoded = read_one(protobuf(span(attributes={"mail": "ann@example.com", "input.value": "hi"})), redact=redact)
+    assert (decoded.attributes, decoded.payload) == ({"mail": "gone"}, {"input": "gone"})
 
 
-def test_answers() -> None:
-    """The answer is empty where all was taken; else it counts what was not and says why, in the request's encoding."""
-    whole, part = Received([]), Received([], 3, ["3 of the spans: no"])
-    assert (answer(whole, PROTOBUF), answer(whole, JSON)) == (b"", b"{}")
-    told = ExportTraceServiceResponse.FromString(answer(part, PROTOBUF)).partial_success
-    assert (told.rejected_spans, told.error_message) == (3, "3 of the spans: no")
-    assert json.loads(answer(part, f"{JSON}; charset=utf-8")) == {
-        "partialSuccess": {"rejectedSpans": "3", "errorMessage": "3 of the spans: no"}
+def test_responses() -> None:
+    """A response is empty if no span was rejected, and otherwise has number and reasons in the request's encoding."""
+    accepted, partial = OtlpBatch([]), OtlpBatch([], 3, ["no (3 spans)"])
+    assert (encode_response(accepted, PROTOBUF), encode_response(accepted, JSON)) == (b"", b"{}")
+    partial_success = ExportTraceServiceResponse.FromString(encode_response(partial, PROTOBUF)).partial_success
+    assert (partial_success.rejected_spans, partial_success.error_message) == (3, "no (3 spans)")
+    assert json.loads(encode_response(partial, f"{JSON}; charset=utf-8")) == {
+        "partialSuccess": {"rejectedSpans": "3", "errorMessage": "no (3 spans)"}
     }
+
+
+def test_rejections_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Rejected spans make one warning with tenant and reasons, and so does a body that is not OTLP."""
+    with caplog.at_level(logging.WARNING, "handrail.traces.otlp.ingest"):
+        read(protobuf(span(1), span(2, start_time_unix_nano=0), span(3, start_time_unix_nano=0)))
+        with pytest.raises(InvalidOtlp):
+            read(b"{", JSON)
+        read(protobuf(span(1)))
+    assert caplog.messages == [
+        "spans rejected: the start time is missing or out of range (2 spans)",
+        "request rejected: OTLP: the body is not a JSON ExportTraceServiceRequest",
+    ]
+    assert [(record.levelno, getattr(record, "tenant", None)) for record in caplog.records] == [
+        (logging.WARNING, "acme"),
+        (logging.WARNING, "acme"),
+    ]

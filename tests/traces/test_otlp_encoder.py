@@ -1,4 +1,4 @@
-"""Spans under the conventions' names, and read back from them."""
+"""Spans are exported under the conventions' names, and can be read back."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ from pydantic_ai.messages import (
 
 from handrail.kernel.money import NanoUsd
 from handrail.traces import semconv
-from handrail.traces.export.otlp_encoder import as_otlp, attributes_of, content_of
+from handrail.traces.export.otlp_encoder import encode_request, span_attributes, span_content
 from handrail.traces.model import Kind, Span, Usage
-from handrail.traces.otlp.ingest import read_otlp
+from handrail.traces.otlp.ingest import decode_request
 
 PROTOBUF = "application/x-protobuf"
 _name = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=12)
@@ -42,7 +42,7 @@ def usages(draw: st.DrawFn) -> Usage:
 
 @st.composite
 def spans(draw: st.DrawFn) -> Span:
-    """A span as runs record them."""
+    """A span as runs record it."""
     kind: Kind = draw(st.sampled_from(("agent", "model", "tool", "step", "wait")))
     start_ns = draw(st.integers(1, 2**62))
     return Span(
@@ -71,14 +71,14 @@ def spans(draw: st.DrawFn) -> Span:
     )
 
 
-def read_back(found: Sequence[Span]) -> Sequence[Span]:
-    return read_otlp(as_otlp(found), PROTOBUF, None, None, lambda *_: None).spans
+def read_back(exported: Sequence[Span]) -> Sequence[Span]:
+    return decode_request(encode_request(exported), PROTOBUF, None, None, lambda *_: None).spans
 
 
 @given(st.lists(spans(), max_size=3))
-def test_what_leaves_is_what_was_there(found: list[Span]) -> None:
-    """A span that is sent and read again is the same, with what it cost as what its sender says it cost."""
-    for before, after in zip(found, read_back(found), strict=True):
+def test_round_trip(exported: list[Span]) -> None:
+    """A span that is exported and read again is the same, with its cost as the reported cost."""
+    for before, after in zip(exported, read_back(exported), strict=True):
         added = {semconv.SCOPE, semconv.PRICE_UNKNOWN, "service.name"}
         attributes = {name: value for name, value in after.attributes.items() if name not in added}
         reported = before.cost if before.kind == "model" else None
@@ -86,14 +86,21 @@ def test_what_leaves_is_what_was_there(found: list[Span]) -> None:
         assert after.reported_cost == reported
 
 
-def request(**changed: Any) -> Span:
-    fields: dict[str, Any] = {"parent_id": None, "kind": "model", "name": "chat", "start_ns": 1, "end_ns": 2, **changed}
+def request(**overrides: Any) -> Span:
+    fields: dict[str, Any] = {
+        "parent_id": None,
+        "kind": "model",
+        "name": "chat",
+        "start_ns": 1,
+        "end_ns": 2,
+        **overrides,
+    }
     ids = {"trace_id": "1" * 32, "span_id": "2" * 16, "tenant": "acme", "user": "u-1", "agent": "a", "run_id": "run_1"}
     return Span(**{**ids, **fields})
 
 
-def test_names_of_the_conventions() -> None:
-    """A request to a model leaves under the GenAI conventions' names; cached tokens by the name that backends know."""
+def test_attribute_names() -> None:
+    """A model request has the names of the GenAI conventions, and for cached tokens the names that backends read."""
     span = request(
         provider="anthropic",
         model="claude",
@@ -102,7 +109,7 @@ def test_names_of_the_conventions() -> None:
         first_token_ns=250_000_000,
         conversation_id="c-1",
     )
-    assert attributes_of(span) == {
+    assert span_attributes(span) == {
         "gen_ai.operation.name": "chat",
         "gen_ai.agent.name": "a",
         "gen_ai.provider.name": "anthropic",
@@ -125,10 +132,10 @@ def test_names_of_the_conventions() -> None:
 
 
 def test_attributes_of_any_shape() -> None:
-    """Lists of plain values stay lists, mappings leave as JSON, and what protobuf cannot hold stops nothing."""
-    odd = {"list": ["a", 1], "map": {"a": 1}, "half": "\ud800", "huge": 2**70, "none": None}
-    [found] = read_back([request(attributes=odd)])
-    assert {name: found.attributes.get(name) for name in odd} == {
+    """Lists of plain values stay lists, mappings become JSON, and no value fails the export."""
+    attributes = {"list": ["a", 1], "map": {"a": 1}, "half": "\ud800", "huge": 2**70, "none": None}
+    [imported] = read_back([request(attributes=attributes)])
+    assert {name: imported.attributes.get(name) for name in attributes} == {
         "list": ["a", 1],
         "map": '{"a":1}',
         "half": "?",
@@ -137,16 +144,16 @@ def test_attributes_of_any_shape() -> None:
     }
 
 
-def said(span: Span) -> Mapping[str, Any]:
-    return {name: json.loads(value) for name, value in content_of(span).items()}
+def content(span: Span) -> Mapping[str, Any]:
+    return {name: json.loads(value) for name, value in span_content(span).items()}
 
 
 def test_messages() -> None:
-    """What a model was told and said leaves as the conventions' messages: roles, and parts of each type."""
+    """Messages and responses become the conventions' messages: roles, and parts of each type."""
     retry = {"part_kind": "retry-prompt"}
     messages = [
         ModelRequest(
-            [SystemPromptPart("Be kind."), UserPromptPart(["Look:", ImageUrl("https://x/y.png")])],
+            [SystemPromptPart("Be kind."), UserPromptPart(["See:", ImageUrl("https://x/y.png")])],
             instructions="Be brief.",
         ),
         ModelResponse([ThinkingPart("Hm."), ToolCallPart("find", {"order": 7}, "call_1")]),
@@ -157,14 +164,14 @@ def test_messages() -> None:
     ]
     span = request(payload={"messages": messages, "response": [TextPart("Done.")]})
     text = {"type": "text"}
-    assert said(span) == {
+    assert content(span) == {
         "gen_ai.system_instructions": [{**text, "content": "Be brief."}],
         "gen_ai.input.messages": [
             {"role": "system", "parts": [{**text, "content": "Be kind."}]},
             {
                 "role": "user",
                 "parts": [
-                    {**text, "content": "Look:"},
+                    {**text, "content": "See:"},
                     {"type": "uri", "uri": "https://x/y.png", "modality": "image"},
                 ],
             },
@@ -196,29 +203,35 @@ def test_messages() -> None:
 
 
 def test_tools_and_runs() -> None:
-    """A tool's arguments and result leave as JSON; a run's input and outcome as messages; silence as nothing."""
+    """A tool's arguments and result become JSON, a run's input and outcome messages; others have none."""
     tool = request(kind="tool", payload={"arguments": {"order": 7}, "result": ["found"]})
-    assert said(tool) == {"gen_ai.tool.call.arguments": {"order": 7}, "gen_ai.tool.call.result": ["found"]}
+    assert content(tool) == {"gen_ai.tool.call.arguments": {"order": 7}, "gen_ai.tool.call.result": ["found"]}
     run = request(kind="agent", payload={"input": "hi", "outcome": {"output": "yes"}})
-    assert said(run) == {
+    assert content(run) == {
         "gen_ai.input.messages": [{"role": "user", "parts": [{"type": "text", "content": "hi"}]}],
         "gen_ai.output.messages": [{"role": "assistant", "parts": [{"type": "text", "content": '{"output": "yes"}'}]}],
     }
-    assert said(request()) == {}
+    assert content(request()) == {}
 
 
 @given(
     st.recursive(
         st.none() | st.text(max_size=5) | st.integers(),
-        lambda each: (
-            st.lists(each)
-            | st.dictionaries(st.sampled_from(["parts", "kind", "content", "part_kind", "instructions", "x"]), each)
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["parts", "kind", "content", "part_kind", "instructions", "x"]), inner)
         ),
         max_leaves=12,
     )
 )
-def test_payloads_that_a_redaction_bent(found: Any) -> None:
-    """Whatever shape a redaction leaves messages in, they can be sent."""
+def test_redacted_payloads(redacted: Any) -> None:
+    """Payloads can be exported in any shape that a redaction returns."""
     for kind in ("model", "tool", "agent"):
-        payload = {"messages": found, "response": found, "arguments": found, "input": found, "outcome": found}
-        content_of(request(kind=kind, payload=payload))
+        payload = {
+            "messages": redacted,
+            "response": redacted,
+            "arguments": redacted,
+            "input": redacted,
+            "outcome": redacted,
+        }
+        span_content(request(kind=kind, payload=payload))

@@ -1,4 +1,4 @@
-"""Spans as they are recorded, and as they are read into their stored form."""
+"""Recording spans and normalising them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ from handrail.kernel.clock import unix_ns
 from handrail.testing import VirtualClock
 from handrail.traces import semconv
 from handrail.traces.model import Span, Usage
-from handrail.traces.normalize import read_span
+from handrail.traces.normalize import normalize_sdk_span
 from handrail.traces.recorder.recorder import Recorder
 
 COMMON = {semconv.TENANT: "acme", semconv.USER: "u-1", semconv.AGENT: "a", semconv.RUN: "run_1"}
@@ -34,8 +34,8 @@ def by_name(spans: list[Span]) -> dict[str, Span]:
     return {span.name: span for span in spans}
 
 
-def ended(attributes: dict[str, Any], *, failed: bool = False) -> ReadableSpan:
-    """A span of another program's OpenTelemetry, finished."""
+def finished_span(attributes: dict[str, Any], *, failed: bool = False) -> ReadableSpan:
+    """A finished OpenTelemetry span of another program."""
     span = (
         TracerProvider(shutdown_on_exit=False)
         .get_tracer("other")
@@ -49,7 +49,7 @@ def ended(attributes: dict[str, Any], *, failed: bool = False) -> ReadableSpan:
 
 
 def test_parents() -> None:
-    """A span inside another is its child, beside another its sibling; all of a root share its trace."""
+    """A span inside another is its child, one after another its sibling, and all below a root share its trace."""
     recording = recorder()
     with recording.span("root", {}):
         with recording.span("first", {}), recording.span("inner", {}):
@@ -58,66 +58,66 @@ def test_parents() -> None:
             pass
     with recording.span("other root", {}):
         pass
-    found = by_name(recording.take())
-    assert found["root"].parent_id is None
-    assert found["first"].parent_id == found["second"].parent_id == found["root"].span_id
-    assert found["inner"].parent_id == found["first"].span_id
-    assert found["inner"].trace_id == found["root"].trace_id != found["other root"].trace_id
+    spans = by_name(recording.drain())
+    assert spans["root"].parent_id is None
+    assert spans["first"].parent_id == spans["second"].parent_id == spans["root"].span_id
+    assert spans["inner"].parent_id == spans["first"].span_id
+    assert spans["inner"].trace_id == spans["root"].trace_id != spans["other root"].trace_id
 
 
-def test_what_is_stamped() -> None:
-    """Every span of a run carries its tenant, user, agent and run."""
+def test_common_attributes() -> None:
+    """Every span of a run has its tenant, user, agent and run."""
     recording = recorder()
     with recording.span("root", {}), recording.span("inner", {}):
         pass
-    assert {(s.tenant, s.user, s.agent, s.run_id) for s in recording.take()} == {("acme", "u-1", "a", "run_1")}
+    assert {(s.tenant, s.user, s.agent, s.run_id) for s in recording.drain()} == {("acme", "u-1", "a", "run_1")}
 
 
 def test_an_exception() -> None:
-    """An exception marks the spans it leaves with its type, ends them, and goes on."""
+    """An exception ends the spans that it leaves with its type as the error, and propagates."""
     recording = recorder()
     with pytest.raises(ZeroDivisionError), recording.span("root", {}), recording.span("inner", {}):
         raise ZeroDivisionError
-    found = recording.take()
-    assert [(span.name, span.error_type) for span in found] == [
+    spans = recording.drain()
+    assert [(span.name, span.error_type) for span in spans] == [
         ("inner", "ZeroDivisionError"),
         ("root", "ZeroDivisionError"),
     ]
     with recording.span("next", {}):
         pass
-    assert recording.take()[0].parent_id is None
+    assert recording.drain()[0].parent_id is None
 
 
-def test_a_named_fault() -> None:
-    """A span that is marked with a fault keeps its name."""
+def test_a_named_error() -> None:
+    """A span can be marked with a named error."""
     recording = recorder()
     with recording.span("root", {}) as live:
         live.fail("model_timeout")
-    assert recording.take()[0].error_type == "model_timeout"
+    assert recording.drain()[0].error_type == "model_timeout"
 
 
-def test_payload_is_apart() -> None:
-    """What was said is no attribute; a span that said nothing has no payload."""
+def test_payloads_are_not_attributes() -> None:
+    """Content is not among the attributes; a span without content has no payload."""
     recording = recorder()
     with recording.span("root", {"a": 1}) as live:
         live.set({"b": "two", "left out": None})
         live.payload["input"] = "hello"
     with recording.span("silent", {}):
         pass
-    root, silent = recording.take()
+    root, silent = recording.drain()
     assert root.attributes == {"a": 1, "b": "two"}
     assert (root.payload, silent.payload) == ({"input": "hello"}, None)
 
 
-def test_taken_once() -> None:
-    """What was taken is not there again; what has not ended is not there yet."""
+def test_drained_once() -> None:
+    """Spans that were drained are not returned again, and those that have not ended are not returned yet."""
     recording = recorder()
     with recording.span("root", {}):
         with recording.span("inner", {}):
             pass
-        assert [span.name for span in recording.take()] == ["inner"]
-        assert recording.take() == []
-    assert [span.name for span in recording.take()] == ["root"]
+        assert [span.name for span in recording.drain()] == ["inner"]
+        assert recording.drain() == []
+    assert [span.name for span in recording.drain()] == ["root"]
 
 
 @given(
@@ -127,9 +127,9 @@ def test_taken_once() -> None:
     )
 )
 def test_durations_are_monotonic(steps: list[float | datetime]) -> None:
-    """A span lasts as long as time went on in it, wherever the wall clock was set meanwhile."""
+    """The duration of a span is the time that passed, even if the wall clock is changed meanwhile."""
     clock = JumpingClock()
-    began = clock.now()
+    started = clock.now()
     recording = recorder(clock)
     with recording.span("root", {}):
         for step in steps:
@@ -137,28 +137,28 @@ def test_durations_are_monotonic(steps: list[float | datetime]) -> None:
                 clock.set_back(step)
             else:
                 clock.advance(step)
-    [span] = recording.take()
+    [span] = recording.drain()
     passed = sum(round(step * 1e9) for step in steps if isinstance(step, float))
     assert abs(span.duration_ns - passed) < 1_000
-    assert abs(span.start_ns - unix_ns(began)) < 1_000
+    assert abs(span.start_ns - unix_ns(started)) < 1_000
 
 
 def test_trace_ids_are_in_order() -> None:
-    """Trace ids of different milliseconds sort by time: they begin with it."""
+    """A trace id starts with its time in milliseconds, so that trace ids sort by time."""
     recording = recorder()
     with recording.span("root", {}):
         pass
-    [span] = recording.take()
-    began_ms = int(span.trace_id[:12], 16)
-    assert datetime.fromtimestamp(began_ms / 1000, UTC).year >= 2025
+    [span] = recording.drain()
+    started_ms = int(span.trace_id[:12], 16)
+    assert datetime.fromtimestamp(started_ms / 1000, UTC).year >= 2025
     assert len(span.trace_id) == 32
     assert len(span.span_id) == 16
 
 
 def test_reading_a_model_request() -> None:
-    """The GenAI conventions' names become columns; what a column does not say is kept."""
-    span = read_span(
-        ended(
+    """The GenAI conventions' names become columns; other attributes are kept."""
+    span = normalize_sdk_span(
+        finished_span(
             {
                 semconv.OPERATION: "chat",
                 semconv.PROVIDER: "anthropic",
@@ -175,14 +175,14 @@ def test_reading_a_model_request() -> None:
                 "http.route": "/v1",
             }
         ),
-        {"said": "hello"},
+        {"input": "hello"},
     )
     assert (span.kind, span.name, span.provider, span.model) == ("model", "work", "anthropic", "claude-5")
     assert span.usage == Usage(input=100, output=20, cache_read=60, cache_write=10)
     assert (span.cost, span.attempt, span.retry_of) == (7, 2, "abc")
     assert (span.start_ns, span.end_ns, span.duration_ns) == (10, 30, 20)
     assert span.attributes == {semconv.REQUEST_MODEL: "claude", "http.route": "/v1"}
-    assert span.payload == {"said": "hello"}
+    assert span.payload == {"input": "hello"}
     assert span.error_type is None
 
 
@@ -191,18 +191,21 @@ def test_reading_a_model_request() -> None:
     [("invoke_agent", "agent"), ("chat", "model"), ("execute_tool", "tool"), ("retrieve", "step"), (None, "step")],
 )
 def test_kinds(operation: str | None, kind: str) -> None:
-    """A span's operation says its kind; what is neither agent, model nor tool is a step."""
-    assert read_span(ended({} if operation is None else {semconv.OPERATION: operation}), None).kind == kind
+    """A span's operation gives its kind; any other operation is a step."""
+    assert (
+        normalize_sdk_span(finished_span({} if operation is None else {semconv.OPERATION: operation}), None).kind
+        == kind
+    )
 
 
 def test_reading_a_bare_span() -> None:
-    """A span without any of the names is a step of nobody that used nothing."""
-    span = read_span(ended({}), None)
+    """A span without known attributes is a step without user, tenant and usage."""
+    span = normalize_sdk_span(finished_span({}), None)
     assert (span.tenant, span.user, span.agent, span.run_id) == ("", "", "", "")
     assert (span.usage, span.cost, span.attempt, span.model, span.parent_id) == (Usage(), 0, 1, None, None)
 
 
 def test_errors_are_read() -> None:
-    """An error has the type its program gave, or just `error` where only the status says so."""
-    assert read_span(ended({semconv.ERROR: "timeout"}, failed=True), None).error_type == "timeout"
-    assert read_span(ended({}, failed=True), None).error_type == "error"
+    """An error has the type in the span's attributes, or `error` if there is only a status."""
+    assert normalize_sdk_span(finished_span({semconv.ERROR: "timeout"}, failed=True), None).error_type == "timeout"
+    assert normalize_sdk_span(finished_span({}, failed=True), None).error_type == "error"

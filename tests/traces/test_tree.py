@@ -1,11 +1,11 @@
-"""The tree that a trace's spans form, whatever their parents say."""
+"""The tree of a trace's spans, with any parents."""
 
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.traces.analysis.tree import Node, span_tree
+from handrail.traces.analysis.tree import SpanNode, span_tree
 from handrail.traces.model import Span
 
 
@@ -25,32 +25,32 @@ def span(name: str, parent: str | None = None, start: int = 0) -> Span:
     )
 
 
-def walk(roots: list[Node]) -> list[Node]:
+def walk(roots: list[SpanNode]) -> list[SpanNode]:
     """Every node, parents before children, without recursion."""
-    found = list(roots)
-    for node in found:
-        found.extend(node.children)
-    return found
+    nodes = list(roots)
+    for node in nodes:
+        nodes.extend(node.children)
+    return nodes
 
 
 @st.composite
 def any_spans(draw: st.DrawFn) -> list[Span]:
-    """Spans with any parents: none, each other, themselves, or a span that is not there."""
+    """Spans with any parents: none, each other, themselves, or a span that does not exist."""
     ids = [f"s{n}" for n in range(draw(st.integers(0, 12)))]
     parents = st.none() | st.sampled_from([*ids, "lost"])
-    return [span(each, draw(parents), draw(st.integers(0, 5))) for each in ids]
+    return [span(span_id, draw(parents), draw(st.integers(0, 5))) for span_id in ids]
 
 
 @given(any_spans())
 def test_every_span_once(spans: list[Span]) -> None:
-    """Every span stands in the tree exactly once: orphans, circles and what hangs from them included."""
-    found = [node.span.span_id for node in walk(span_tree(spans))]
-    assert sorted(found) == sorted(each.span_id for each in spans)
+    """Every span is in the tree exactly once, including orphans, cycles, and their descendants."""
+    span_ids = [node.span.span_id for node in walk(span_tree(spans))]
+    assert sorted(span_ids) == sorted(span_.span_id for span_ in spans)
 
 
 @given(any_spans())
-def test_children_stand_below_their_parents(spans: list[Span]) -> None:
-    """A child's parent is the node above it, children are in the order they began, and only roots are orphans."""
+def test_children_are_below_their_parents(spans: list[Span]) -> None:
+    """A child's parent is the node above it, children are in the order of their start, and only roots are orphans."""
     roots = span_tree(spans)
     for node in walk(roots):
         assert {child.span.parent_id for child in node.children} <= {node.span.span_id}
@@ -62,26 +62,26 @@ def test_children_stand_below_their_parents(spans: list[Span]) -> None:
 
 @given(any_spans(), st.randoms(use_true_random=False))
 def test_the_order_of_arrival(spans: list[Span], random: Random) -> None:
-    """The tree is the same in whatever order the spans come."""
+    """The tree does not depend on the order in which spans arrive."""
     shuffled = list(spans)
     random.shuffle(shuffled)
     assert span_tree(shuffled) == span_tree(spans)
 
 
 def test_orphans() -> None:
-    """A span whose parent is not there is a root, marked, with its own children below it."""
+    """A span whose parent is missing is a root, marked as an orphan, with its own children below it."""
     [root, orphan] = span_tree([span("root"), span("orphan", "lost", 1), span("child", "orphan", 2)])
     assert (root.orphan, orphan.orphan) == (False, True)
     assert [child.span.name for child in orphan.children] == ["child"]
 
 
-def test_circles() -> None:
-    """A circle is opened at its first span, also where what hangs from it began before."""
+def test_cycles() -> None:
+    """A cycle is cut at its first span, also if a descendant of it started earlier."""
     spans = [span("tail", "b", 0), span("a", "b", 2), span("b", "a", 1), span("self", "self", 3)]
-    circle, alone = span_tree(spans)
-    assert (circle.span.name, circle.orphan) == ("b", True)
-    assert [child.span.name for child in circle.children] == ["tail", "a"]
-    assert (alone.span.name, alone.children) == ("self", ())
+    cycle, self_parent = span_tree(spans)
+    assert (cycle.span.name, cycle.orphan) == ("b", True)
+    assert [child.span.name for child in cycle.children] == ["tail", "a"]
+    assert (self_parent.span.name, self_parent.children) == ("self", ())
 
 
 def test_deep_chains() -> None:
@@ -95,14 +95,14 @@ def test_deep_chains() -> None:
     assert (depth, node.span.name) == (5_000, "s4999")
 
 
-def test_a_deep_circle() -> None:
-    """A circle of 5,000 spans is opened once, at its first."""
-    circle = [span(f"s{n}", f"s{(n - 1) % 5_000}", n) for n in range(5_000)]
-    [root] = span_tree(circle)
+def test_a_deep_cycle() -> None:
+    """A cycle of 5,000 spans is cut once, at its first span."""
+    cycle = [span(f"s{n}", f"s{(n - 1) % 5_000}", n) for n in range(5_000)]
+    [root] = span_tree(cycle)
     assert root.span.name == "s0"
     assert len(walk([root])) == 5_000
 
 
-def test_nothing() -> None:
-    """No spans are no tree."""
+def test_no_spans() -> None:
+    """Without spans there is no tree."""
     assert span_tree([]) == []

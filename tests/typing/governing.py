@@ -1,4 +1,4 @@
-"""What `govern` infers from the agent, and which factories, fallbacks and messages it accepts for it."""
+"""The types that `govern` infers from the agent, and the factories, fallbacks and messages that it accepts."""
 
 from typing import assert_type
 
@@ -14,7 +14,7 @@ assert_type(govern(triage_agent, name="support").agent, Agent[Desk, Triage])
 assert_type(govern(triage_agent, name="support").name, str)
 
 
-async def open_desk_slowly(request: RunRequest) -> Desk:
+async def open_desk_async(request: RunRequest) -> Desk:
     return Desk(request.tenant)
 
 
@@ -22,12 +22,12 @@ def route(_request: RunRequest) -> Confidence:
     raise NotImplementedError
 
 
-async def route_slowly(_request: RunRequest) -> Confidence:
+async def route_async(_request: RunRequest) -> Confidence:
     raise NotImplementedError
 
 
 # Factories and routes may be asynchronous.
-govern(triage_agent, name="support", deps=open_desk_slowly, route=route_slowly)
+govern(triage_agent, name="support", deps=open_desk_async, route=route_async)
 govern(triage_agent, name="support", deps=open_desk, route=route, threshold=0.9)
 
 
@@ -39,7 +39,7 @@ async def answer_with_text(request: RunRequest) -> str | None:
     return request.text
 
 
-def triage_at_once(_request: RunRequest) -> Triage | None:
+def triage_sync(_request: RunRequest) -> Triage | None:
     return None
 
 
@@ -52,10 +52,10 @@ def length_of(triage: Triage) -> int:
 
 
 # Dependencies of another type, a fallback with another output or that is not asynchronous, a route without a calibrated
-# confidence, a message that is no text, and a missing name are errors.
+# confidence, a message that is not text, and a missing name are errors.
 govern(triage_agent, name="support", deps=open_shop)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 mixed: GovernedAgent[Desk, Triage] = govern(triage_agent, name="support", fallback=answer_with_text)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
-govern(triage_agent, name="support", fallback=triage_at_once)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+govern(triage_agent, name="support", fallback=triage_sync)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 govern(triage_agent, name="support", route=route_by_number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 govern(triage_agent, name="support", message=length_of)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 govern(triage_agent, name="support", fallback=triage_by_rules, message=lambda triage: triage.title)  # type: ignore[attr-defined]  # pyright: ignore[reportUnknownMemberType, reportUnknownLambdaType, reportAttributeAccessIssue]

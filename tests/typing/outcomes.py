@@ -1,4 +1,4 @@
-"""What a run returns: one of six outcomes, the answers with the agent's own output type."""
+"""A run returns one of six outcomes; answers have the agent's output type."""
 
 from datetime import datetime
 from typing import assert_never, assert_type
@@ -25,8 +25,8 @@ async def outcomes() -> None:
     assert_type(support.run_sync("Where is my parcel?", user="u-17"), Outcome[Triage])
 
 
-def matched(outcome: Outcome[Triage]) -> None:
-    """Matching a class narrows to its own fields, and the six classes are all there are."""
+def match_all(outcome: Outcome[Triage]) -> None:
+    """Matching a class narrows to its fields, and matching all six is exhaustive."""
     match outcome:
         case Answered(output=output, retried=retried):
             assert_type(outcome, Answered[Triage])
@@ -50,8 +50,8 @@ def matched(outcome: Outcome[Triage]) -> None:
             assert_never(outcome)
 
 
-def without_a_case(outcome: Outcome[Triage]) -> None:
-    """A match that leaves an outcome out is an error where the rest is asserted to be none."""
+def match_some(outcome: Outcome[Triage]) -> None:
+    """A match that misses an outcome is an error at `assert_never`."""
     match outcome:
         case Answered() | FellBack() | Escalated() | AwaitingApproval() | Refused():
             pass
@@ -59,7 +59,7 @@ def without_a_case(outcome: Outcome[Triage]) -> None:
             assert_never(outcome)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def common(outcome: Outcome[Triage]) -> None:
+def common_fields(outcome: Outcome[Triage]) -> None:
     """Every outcome has a message, its facts and the name of its type; only an answer has an output."""
     assert_type(outcome.message, str)
     assert_type(outcome.facts, Facts)
@@ -67,7 +67,7 @@ def common(outcome: Outcome[Triage]) -> None:
     outcome.output  # type: ignore[union-attr]  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
 
 
-def narrowed(outcome: Outcome[Triage]) -> None:
+def narrow(outcome: Outcome[Triage]) -> None:
     """`isinstance` keeps the output type too."""
     if isinstance(outcome, Answered | FellBack):
         assert_type(outcome.output, Triage)
@@ -77,13 +77,13 @@ def narrowed(outcome: Outcome[Triage]) -> None:
 
 
 def immutable(outcome: Answered[Triage]) -> None:
-    """An outcome cannot be changed, and its output type does not turn into another."""
+    """An outcome is frozen and invariant in its output type."""
     outcome.message = "changed"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     text: Answered[str] = outcome  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     del text
 
 
-async def called(desk: Desk) -> None:
+async def call(desk: Desk) -> None:
     """A run takes the agent's own dependencies, and always a user."""
     await support.run("Hello", user="u-17", tenant="acme", deps=desk)
     await support.run("Hello", user="u-17", make_deps=lambda request: Desk(request.tenant))

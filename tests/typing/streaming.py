@@ -1,4 +1,4 @@
-"""What a streamed run yields: five kinds of events, the last with the outcome."""
+"""A streamed run yields five types of events, the last with the outcome."""
 
 from collections.abc import AsyncGenerator
 from typing import assert_never, assert_type
@@ -7,8 +7,8 @@ from handrail import Answered, Ended, Outcome, Retracted, StreamEvent, TextDelta
 from tests.typing.support import Triage, support
 
 
-async def streamed() -> None:
-    """The events carry the agent's own output type, and the five classes are all there are."""
+async def stream() -> None:
+    """The events have the agent's output type, and matching all five classes is exhaustive."""
     assert_type(support.stream("Hello", user="u-17"), AsyncGenerator[StreamEvent[Triage]])
     async for event in support.stream("Hello", user="u-17"):
         match event:
@@ -27,7 +27,7 @@ async def streamed() -> None:
                 assert_never(event)
 
 
-async def misused() -> None:
+async def misuse() -> None:
     """A stream is not awaited, needs a user, and only its last event has an outcome."""
     await support.stream("Hello", user="u-17")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
     support.stream("Hello")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -1,7 +1,7 @@
 """A governed agent with a typed output and typed dependencies, as the other files here use it.
 
-Nothing in this folder runs. mypy and basedpyright check it in `make lint`: a type that changes is an error, and a line
-marked as an error that stops being one is an error as well.
+Nothing in this folder runs. mypy and basedpyright check it in `make lint`: a changed type is an error, and so is a
+line marked as an error that no longer is one.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,10 @@
-"""What the decorators and helpers of an agent's own code keep of its types."""
+"""The types that decorators and helpers preserve in an agent's own code."""
 
 from typing import assert_type
 
 from pydantic_ai import Agent, RunContext
 
-from handrail import NanoUsd, idempotency_key, parallel, show_usd, step, tool
+from handrail import NanoUsd, format_usd, idempotency_key, parallel, step, tool
 from tests.typing.support import Desk
 
 
@@ -16,7 +16,7 @@ def find_customer(context: RunContext[Desk], name: str) -> str:
     return context.deps.tenant + name
 
 
-def declared() -> None:
+def declare() -> None:
     """A tool declares one of three effects, and fits into the agent's own tools."""
     Agent(
         "test",
@@ -42,7 +42,7 @@ def add_up(first: int, second: int) -> int:
     return first + second
 
 
-async def decorated() -> None:
+async def decorate() -> None:
     """A step keeps the signature of the function that it decorates, and is a context manager of both kinds."""
     assert_type(await read_order(17, strict=True), str)
     assert_type(add_up(1, 2), int)
@@ -55,7 +55,7 @@ async def decorated() -> None:
     step(17)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-async def side_by_side() -> None:
+async def run_in_parallel() -> None:
     """The results of `parallel` keep their own types and order."""
     assert_type(await parallel(read_order(1)), tuple[str])
     assert_type(await parallel(read_order(1), length("a")), tuple[str, int])
@@ -70,7 +70,7 @@ async def length(text: str) -> int:
 
 
 def helpers() -> None:
-    """Money is a type of its own, not any integer."""
+    """Money has its own type, and a plain integer is an error."""
     assert_type(idempotency_key(), str)
-    assert_type(show_usd(NanoUsd(5)), str)
-    show_usd(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(format_usd(NanoUsd(5)), str)
+    format_usd(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,21 +1,26 @@
-"""The worker carries on what people decided, whatever happens to it on the way."""
+"""The worker resumes decided runs, retries failed jobs and charges expired holds."""
 
+import logging
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from pydantic_ai import Agent
 from sqlalchemy import select
 
 from handrail import Answered, AwaitingApproval, GovernedAgent, NotFound, Runtime, govern, tool
-from handrail.kernel.db.jobs import enqueue, jobs
-from handrail.review.approvals.model import EXPIRES
+from handrail.ceilings.decision import HoldRequest
+from handrail.ceilings.ledger import LEASE, hold
+from handrail.kernel.db.jobs import claim, enqueue, jobs
+from handrail.kernel.money import NanoUsd
+from handrail.review.approvals.model import DECISION_PERIOD
 from handrail.review.approvals.store import decide
-from handrail.runs.store.runs import load_run
+from handrail.runs.store.queries import load_run
 from handrail.testing import VirtualClock, sandbox
-from handrail.worker import ATTEMPTS, Done, run_due
+from handrail.worker import LEASE as JOB_LEASE
+from handrail.worker import MAX_ATTEMPTS, JobResult, run_due_jobs
 from tests.runs.scripts import Script, calls, says
 
 ROLES = {"lead": ("mia",)}
@@ -28,12 +33,12 @@ def clock() -> VirtualClock:
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: VirtualClock) -> Iterator[Runtime]:
-    with sandbox(tmp_path, clock=clock) as opened:
-        yield opened
+    with sandbox(tmp_path, clock=clock) as active:
+        yield active
 
 
 class Shop:
-    """An agent that wants to refund, and what was paid."""
+    """An agent that proposes a refund, with a count of the refunds that were paid."""
 
     def __init__(self, runtime: Runtime, *turns: Any) -> None:
         self.paid = 0
@@ -43,7 +48,7 @@ class Shop:
         self.agent: GovernedAgent[Any, Any] = govern(Agent(script.model, tools=[pay]), name="shop")
 
     def refund(self) -> str:
-        """Pays."""
+        """Pays a refund."""
         self.paid += 1
         return "paid"
 
@@ -52,20 +57,20 @@ class Shop:
             raise NotFound(f"no agent {name}")
         return self.agent
 
-    async def waits(self) -> AwaitingApproval:
+    async def propose_refund(self) -> AwaitingApproval:
         outcome = await self.agent.run("hi", user="u")
         assert isinstance(outcome, AwaitingApproval)
         return outcome
 
-    async def approved(self) -> AwaitingApproval:
-        found = await self.waits()
+    async def approve_refund(self) -> AwaitingApproval:
+        paused = await self.propose_refund()
         now = self._runtime.clock.now()
-        await self._runtime.database.write(decide(found.approvals[0].approval_id, "approved", "mia", ROLES, None, now))
-        return found
+        await self._runtime.database.write(decide(paused.approvals[0].approval_id, "approved", "mia", ROLES, None, now))
+        return paused
 
-    async def status(self, found: AwaitingApproval) -> str:
+    async def status(self, outcome: AwaitingApproval) -> str:
         now = self._runtime.clock.now()
-        return (await self._runtime.database.read(lambda conn: load_run(conn, found.facts.run_id, now))).status
+        return (await self._runtime.database.read(load_run(outcome.facts.run_id, now))).status
 
 
 async def states(runtime: Runtime) -> dict[str, str]:
@@ -73,89 +78,217 @@ async def states(runtime: Runtime) -> dict[str, str]:
     return await runtime.database.read(lambda conn: {row.key: row.state for row in conn.execute(query)})
 
 
-async def test_what_is_decided_is_carried_on(runtime: Runtime) -> None:
-    """An approved run is resumed by the worker, once; there is nothing left to do then."""
+async def test_a_decided_run_is_resumed(runtime: Runtime) -> None:
+    """The worker resumes an approved run, once."""
     shop = Shop(runtime)
-    found = await shop.approved()
-    done: list[Done] = []
-    assert await run_due(runtime, shop.find, done.append) == 1
-    assert (shop.paid, await shop.status(found), done[0].error) == (1, "answered", None)
-    assert await run_due(runtime, shop.find) == 0
+    paused = await shop.approve_refund()
+    results: list[JobResult] = []
+    assert await run_due_jobs(runtime, shop.find, results.append) == 1
+    assert (shop.paid, await shop.status(paused), results[0].error) == (1, "answered", None)
+    assert await run_due_jobs(runtime, shop.find) == 0
 
 
-async def test_what_is_not_decided_waits(runtime: Runtime) -> None:
-    """A run that waits for a person is not touched."""
+async def test_an_undecided_run_waits(runtime: Runtime) -> None:
+    """A run that waits for a decision is not resumed."""
     shop = Shop(runtime)
-    found = await shop.waits()
-    assert await run_due(runtime, shop.find) == 0
-    assert (shop.paid, await shop.status(found)) == (0, "awaiting_approval")
+    paused = await shop.propose_refund()
+    assert await run_due_jobs(runtime, shop.find) == 0
+    assert (shop.paid, await shop.status(paused)) == (0, "awaiting_approval")
 
 
-async def test_what_nobody_decides_expires(runtime: Runtime, clock: VirtualClock) -> None:
-    """When its time is over an approval expires, and its run ends with a person, in one go."""
+async def test_an_overdue_approval_expires(runtime: Runtime, clock: VirtualClock) -> None:
+    """An approval expires when its period ends, and the same pass escalates its run."""
     shop = Shop(runtime)
-    found = await shop.waits()
-    clock.advance(EXPIRES.total_seconds())
-    assert await run_due(runtime, shop.find) == 2
-    assert (shop.paid, await shop.status(found)) == (0, "escalated")
+    paused = await shop.propose_refund()
+    clock.advance(DECISION_PERIOD.total_seconds())
+    assert await run_due_jobs(runtime, shop.find) == 2
+    assert (shop.paid, await shop.status(paused)) == (0, "escalated")
 
 
-async def test_somebody_else_was_faster(runtime: Runtime) -> None:
-    """A run that was carried on by hand leaves the worker a job that is done."""
+async def test_a_run_that_was_resumed_by_hand(runtime: Runtime) -> None:
+    """The job of a run that was resumed by hand is done."""
     shop = Shop(runtime)
-    found = await shop.approved()
-    assert isinstance(await shop.agent.resume(found.facts.run_id), Answered)
-    assert await run_due(runtime, shop.find) == 1
-    assert (await states(runtime))[f"resume:{found.facts.run_id}:1"] == "done"
+    paused = await shop.approve_refund()
+    assert isinstance(await shop.agent.resume(paused.facts.run_id), Answered)
+    assert await run_due_jobs(runtime, shop.find) == 1
+    assert (await states(runtime))[f"resume:{paused.facts.run_id}:1"] == "done"
     assert shop.paid == 1
 
 
 async def test_a_bug_in_the_agent(runtime: Runtime, clock: VirtualClock) -> None:
-    """A run that meets a programming error ends with it; the worker keeps the error, and then lets the job go."""
+    """A programming error ends the run; the job keeps the error, and is done at its next attempt."""
     shop = Shop(runtime, TypeError("wrong"))
-    found = await shop.approved()
-    done: list[Done] = []
-    await run_due(runtime, shop.find, done.append)
-    assert "TypeError: wrong" in (done[0].error or "")
-    assert await shop.status(found) == "failed"
+    paused = await shop.approve_refund()
+    results: list[JobResult] = []
+    await run_due_jobs(runtime, shop.find, results.append)
+    assert "TypeError: wrong" in (results[0].error or "")
+    assert await shop.status(paused) == "failed"
     clock.advance(60)
-    await run_due(runtime, shop.find, done.append)
-    assert (done[1].error, shop.paid) == (None, 1)
+    await run_due_jobs(runtime, shop.find, results.append)
+    assert (results[1].error, shop.paid) == (None, 1)
 
 
-async def test_an_agent_that_is_not_there(runtime: Runtime, clock: VirtualClock) -> None:
-    """A job that fails is tried again, ever later, and left to people with its error after the last try."""
+async def test_an_unknown_agent(runtime: Runtime, clock: VirtualClock) -> None:
+    """A failing job is retried with growing delays, and is dead with its error after its last attempt."""
     shop = Shop(runtime)
-    found = await shop.approved()
+    paused = await shop.approve_refund()
 
-    def nobody(name: str) -> GovernedAgent[Any, Any]:
+    def find_none(name: str) -> GovernedAgent[Any, Any]:
         raise NotFound(f"no agent {name}")
 
-    for attempt in range(ATTEMPTS):
-        assert await run_due(runtime, nobody) == 1
-        assert await run_due(runtime, nobody) == 0
+    for attempt in range(MAX_ATTEMPTS):
+        assert await run_due_jobs(runtime, find_none) == 1
+        assert await run_due_jobs(runtime, find_none) == 0
         clock.advance(5 * 2**attempt)
-    assert await run_due(runtime, nobody) == 0
-    key = f"resume:{found.facts.run_id}:1"
+    assert await run_due_jobs(runtime, find_none) == 0
+    key = f"resume:{paused.facts.run_id}:1"
     assert (await states(runtime))[key] == "dead"
     query = select(jobs.c.error).where(jobs.c.key == key)
     assert "no agent shop" in await runtime.database.read(lambda conn: str(conn.execute(query).scalar_one()))
-    assert await shop.status(found) == "awaiting_approval"
+    assert await shop.status(paused) == "awaiting_approval"
 
 
-async def test_a_failing_job_is_in_nobodys_way(runtime: Runtime, clock: VirtualClock) -> None:
-    """A job whose run is not there keeps its error, and the next one runs."""
+async def test_a_failing_job_does_not_block_others(runtime: Runtime, clock: VirtualClock) -> None:
+    """A job whose run does not exist keeps its error, and the next job runs."""
     shop = Shop(runtime)
-    found = await shop.approved()
+    paused = await shop.approve_refund()
     lost = enqueue("resume_run", "a", {"run_id": "run_lost"}, clock.now() - timedelta(seconds=1))
     await runtime.database.write(lost)
-    done: list[Done] = []
-    assert await run_due(runtime, shop.find, done.append) == 2
-    assert [each.job.key for each in done if each.error] == ["a"]
-    assert await shop.status(found) == "answered"
+    results: list[JobResult] = []
+    assert await run_due_jobs(runtime, shop.find, results.append) == 2
+    assert [result.job.key for result in results if result.error] == ["a"]
+    assert await shop.status(paused) == "answered"
 
 
-async def test_jobs_of_others_are_left_alone(runtime: Runtime, clock: VirtualClock) -> None:
-    """A kind of job that this worker does not know is not claimed."""
+async def test_unknown_jobs_are_not_claimed(runtime: Runtime, clock: VirtualClock) -> None:
+    """A job of an unknown kind is not claimed."""
     await runtime.database.write(enqueue("another", "b", {}, clock.now()))
-    assert await run_due(runtime, Shop(runtime).find) == 0
+    assert await run_due_jobs(runtime, Shop(runtime).find) == 0
+
+
+async def test_logging(runtime: Runtime, clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A job that fails is a warning with its run, and its last attempt an error; the error's text stays in the job."""
+
+    def find_none(_name: str) -> GovernedAgent[Any, Any]:
+        raise NotFound("a secret")
+
+    waiting = await Shop(runtime).approve_refund()
+    for attempt in range(MAX_ATTEMPTS):
+        await run_due_jobs(runtime, find_none)
+        clock.advance(5 * 2**attempt)
+    records = _worker_records(caplog)
+    assert [record.levelname for record in records] == ["WARNING"] * (MAX_ATTEMPTS - 1) + ["ERROR"]
+    assert records[0].getMessage() == "job failed and will be retried"
+    assert records[-1].getMessage() == "job died after its last attempt"
+    expected = {
+        "run_id": waiting.facts.run_id,
+        "tenant": "default",
+        "kind": "resume_run",
+        "attempts": MAX_ATTEMPTS,
+        "error_type": "NotFound",
+    }
+    assert vars(records[-1]).items() >= expected.items()
+    assert "secret" not in str([vars(record) for record in records])
+
+
+def _no_expiry(_approval_id: str, _now: datetime) -> NoReturn:
+    raise OSError("no expiry")
+
+
+def _worker_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "handrail.worker"]
+
+
+async def test_an_expired_approval_is_logged(
+    runtime: Runtime, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The record of an expired approval names its run and tenant; so does that of an expiry that fails."""
+    caplog.set_level(logging.INFO, "handrail.worker")
+    shop = Shop(runtime)
+    paused = await shop.propose_refund()
+    approval_id = paused.approvals[0].approval_id
+    clock.advance(DECISION_PERIOD.total_seconds())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("handrail.worker.expire", _no_expiry)
+        await run_due_jobs(runtime, shop.find)
+    clock.advance(5)
+    await run_due_jobs(runtime, shop.find)
+    failed, expired = _worker_records(caplog)
+    assert [failed.getMessage(), expired.getMessage()] == ["job failed and will be retried", "approval expired"]
+    expected = {"run_id": paused.facts.run_id, "tenant": "default", "approval_id": approval_id}
+    assert all(vars(record).items() >= expected.items() for record in (failed, expired))
+
+
+async def test_a_worker_that_died_is_logged(
+    runtime: Runtime, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job whose lease ran out is claimed again with a warning that names its last worker."""
+    shop = Shop(runtime)
+    paused = await shop.approve_refund()
+    await runtime.database.write(claim(["resume_run"], "gone", clock.now(), JOB_LEASE))
+    clock.advance(JOB_LEASE.total_seconds())
+    assert await run_due_jobs(runtime, shop.find) == 1
+    [record] = _worker_records(caplog)
+    assert (record.levelname, record.getMessage()) == (
+        "WARNING",
+        "job claimed again: its worker died or outlived its lease",
+    )
+    expected = {"run_id": paused.facts.run_id, "tenant": "default", "lost_worker": "gone", "attempts": 2}
+    assert vars(record).items() >= expected.items()
+    assert await shop.status(paused) == "answered"
+
+
+async def test_a_job_that_kills_its_workers_is_given_up(
+    runtime: Runtime, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job whose workers died in every attempt is dead, and is not run again."""
+    shop = Shop(runtime)
+    paused = await shop.approve_refund()
+    for _ in range(MAX_ATTEMPTS):
+        await runtime.database.write(claim(["resume_run"], "gone", clock.now(), JOB_LEASE))
+        clock.advance(JOB_LEASE.total_seconds())
+    results: list[JobResult] = []
+    assert await run_due_jobs(runtime, shop.find, results.append) == 1
+    assert results[0].error == "the worker died or outlived its lease in the last of 10 attempts"
+    assert shop.paid == 0
+    assert (await states(runtime))[f"resume:{paused.facts.run_id}:1"] == "dead"
+    clock.advance(JOB_LEASE.total_seconds())
+    assert await run_due_jobs(runtime, shop.find) == 0
+    assert [record.getMessage() for record in _worker_records(caplog)] == [
+        "job claimed again: its worker died or outlived its lease",
+        "job died after its last attempt",
+    ]
+
+
+async def test_a_job_that_another_worker_claimed_has_not_died(
+    runtime: Runtime, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that fails after its lease ran out and another one claimed the job changes and reports no end."""
+    shop = Shop(runtime)
+    paused = await shop.approve_refund()
+    for _ in range(MAX_ATTEMPTS - 1):
+        await runtime.database.write(claim(["resume_run"], "gone", clock.now(), JOB_LEASE))
+        clock.advance(JOB_LEASE.total_seconds())
+
+    def find_late(_name: str) -> GovernedAgent[Any, Any]:
+        clock.advance(JOB_LEASE.total_seconds())
+        runtime.database.write_now(claim(["resume_run"], "other", clock.now(), JOB_LEASE))
+        raise NotFound("too late")
+
+    await run_due_jobs(runtime, find_late)
+    assert (await states(runtime))[f"resume:{paused.facts.run_id}:1"] == "waiting"
+    assert _worker_records(caplog)[-1].getMessage() == "job result dropped: another worker has claimed the job"
+
+
+async def test_an_expired_hold_is_logged(
+    runtime: Runtime, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hold that nobody settled is charged by the worker, with a warning that names its run and tenant."""
+    request = HoldRequest("run_1", "u-1", "acme", 10, 10, lambda _input, _output: NanoUsd(5))
+    await runtime.database.write(hold("hold_1", request, runtime.limits, clock.now()))
+    clock.advance(LEASE.total_seconds())
+    for _ in range(2):
+        await run_due_jobs(runtime, lambda _name: pytest.fail("no agent is needed"))
+    [record] = _worker_records(caplog)
+    assert (record.levelname, record.getMessage()) == ("WARNING", "an expired hold was charged")
+    assert vars(record).items() >= {"run_id": "run_1", "tenant": "acme", "hold_id": "hold_1"}.items()

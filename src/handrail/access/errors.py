@@ -1,9 +1,9 @@
-"""What can stand in the way of somebody who wants in.
+"""Errors of authentication and authorization.
 
 HandrailError
-├── WrongCredentials   give the right name and password, or the right key
-├── TooManyTries       wait until `retry_at`
-└── NotAllowed         ask for a key or an account that may do this
+├── WrongCredentials       send the right name and password, or a valid API key
+├── TooManyLoginAttempts   wait until `retry_at`
+└── NotAllowed             use an API key or an account that may do this
 """
 
 from datetime import datetime
@@ -13,15 +13,15 @@ from handrail.kernel.errors import HandrailError
 
 
 class WrongCredentials(HandrailError):
-    """Nobody is let in with these; the message does not say which part is wrong."""
+    """The name and password, or the API key, were not accepted. The message never says which part was wrong."""
 
     code: ClassVar[str] = "wrong_credentials"
 
 
-class TooManyTries(HandrailError):
+class TooManyLoginAttempts(HandrailError):
     """Too many failed logins for this name or from this address."""
 
-    code: ClassVar[str] = "too_many_tries"
+    code: ClassVar[str] = "too_many_login_attempts"
 
     def __init__(self, retry_at: datetime) -> None:
         super().__init__(f"too many failed logins; try again after {retry_at.isoformat(timespec='seconds')}")
@@ -29,6 +29,6 @@ class TooManyTries(HandrailError):
 
 
 class NotAllowed(HandrailError):
-    """Who asks is known, and may not do this."""
+    """The caller is known, but lacks the permission."""
 
     code: ClassVar[str] = "not_allowed"

@@ -1,37 +1,39 @@
-"""The tables of who may come in: people, sessions, keys, failed logins. No secret is in them, hashes only."""
+"""The tables behind authentication: dashboard users, their sessions, API keys, failed logins.
 
-import json
-from collections.abc import Callable
-from datetime import datetime
-from typing import Any
+Secrets are stored as hashes only.
+"""
 
-from sqlalchemy import BigInteger, Column, Connection, Index, Integer, Row, String, Table, Text, delete, select, update
+from datetime import datetime, timedelta
 
-from handrail.kernel.clock import from_unix_ns, unix_ns
+from sqlalchemy import Column, Connection, Index, Integer, String, Table, delete, select, update
+
+from handrail.kernel.db.columns import Json, Timestamp
 from handrail.kernel.db.engine import insert_new
+from handrail.kernel.db.operation import operation
+from handrail.kernel.db.rows import from_row, to_row
 from handrail.kernel.db.schema import metadata
 from handrail.kernel.errors import BadInput, NotFound
 
 from .api_keys import ApiKey
-from .errors import TooManyTries
-from .login_throttle import FORGOTTEN, Subject, counted, retry_at
-from .users import SESSION, Person, Session, token_hash
+from .errors import TooManyLoginAttempts
+from .login_throttle import FORGET_AFTER, Subject, count_failure, next_attempt_at
+from .users import SESSION_LIFETIME, DashboardUser, Session, hash_token
 
-people = Table(
-    "people",
+dashboard_users = Table(
+    "dashboard_users",
     metadata,
     Column("name", String, primary_key=True),
     Column("tenant", String),
-    Column("password", String, nullable=False),
-    Column("added_ns", BigInteger, nullable=False),
+    Column("password_hash", String, nullable=False),
+    Column("added_at", Timestamp, nullable=False),
 )
 sessions = Table(
     "sessions",
     metadata,
     Column("token_hash", String, primary_key=True),
-    Column("person", String, nullable=False),
-    Column("expires_ns", BigInteger, nullable=False),
-    Index("ix_sessions_person", "person"),
+    Column("user_name", String, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
+    Index("ix_sessions_user_name", "user_name"),
 )
 api_keys = Table(
     "api_keys",
@@ -39,209 +41,184 @@ api_keys = Table(
     Column("key_id", String, primary_key=True),
     Column("tenant", String),
     Column("label", String, nullable=False),
-    Column("scopes", Text, nullable=False),
+    Column("scopes", Json, nullable=False),
     Column("hash", String, nullable=False),
-    Column("made_ns", BigInteger, nullable=False),
-    Column("last_used_ns", BigInteger),
-    Column("revoked_ns", BigInteger),
+    Column("created_at", Timestamp, nullable=False),
+    Column("last_used_at", Timestamp),
+    Column("revoked_at", Timestamp),
 )
 failed_logins = Table(
     "failed_logins",
     metadata,
     Column("subject", String, primary_key=True),
     Column("failures", Integer, nullable=False),
-    Column("last_ns", BigInteger, nullable=False),
+    Column("last_at", Timestamp, nullable=False),
 )
 
-_TOUCH_NS = 60 * 10**9
-"""A key's last use is kept to the minute, so that a busy key does not mean a write a request."""
+_TOUCH_INTERVAL = timedelta(minutes=1)
+"""A key's last use is kept to the minute, so that a busy key does not cost a write for each request."""
 
 
-def add_person(person: Person, password_hash: str) -> Callable[[Connection], None]:
-    """An op that lets a person in from now on. It raises BadInput for a name that is taken."""
-    row = {
-        "name": person.name,
-        "tenant": person.tenant,
-        "password": password_hash,
-        "added_ns": unix_ns(person.added_at),
-    }
+@operation
+def add_user(conn: Connection, user: DashboardUser, password_hash: str) -> None:
+    """Adds a dashboard user.
 
-    def op(conn: Connection) -> None:
-        if not insert_new(conn, people, row):
-            raise BadInput(f"there is a person {person.name!r} already; remove them first to give a new password")
-
-    return op
+    Raises:
+        BadInput: If the name is taken.
+    """
+    if not insert_new(conn, dashboard_users, to_row(user, dashboard_users, password_hash=password_hash)):
+        raise BadInput(f"there is already a user {user.name!r}; remove the user first to set a new password")
 
 
-def remove_person(name: str) -> Callable[[Connection], None]:
-    """An op that lets a person in no longer; their sessions end with it. It raises NotFound."""
+@operation
+def remove_user(conn: Connection, name: str) -> None:
+    """Removes a dashboard user and ends their sessions.
 
-    def op(conn: Connection) -> None:
-        if conn.execute(delete(people).where(people.c.name == name)).rowcount == 0:
-            raise NotFound(f"there is no person {name!r}; `handrail people list` shows who there is")
-        conn.execute(delete(sessions).where(sessions.c.person == name))
-
-    return op
-
-
-def list_people(conn: Connection) -> list[Person]:
-    """Everybody with a password, by name."""
-    return [_person(row) for row in conn.execute(select(people).order_by(people.c.name))]
+    Raises:
+        NotFound: If there is no such user.
+    """
+    if conn.execute(delete(dashboard_users).where(dashboard_users.c.name == name)).rowcount == 0:
+        raise NotFound(f"there is no user {name!r}; `handrail users list` lists the users")
+    conn.execute(delete(sessions).where(sessions.c.user_name == name))
 
 
-def load_person(conn: Connection, name: str) -> tuple[Person, str] | None:
-    """A person and the hash of their password; None where there is nobody of that name."""
-    row = conn.execute(select(people).where(people.c.name == name)).one_or_none()
-    return None if row is None else (_person(row), row.password)
+@operation
+def list_users(conn: Connection) -> list[DashboardUser]:
+    """Every dashboard user, by name."""
+    return [from_row(DashboardUser, row) for row in conn.execute(select(dashboard_users).order_by("name"))]
 
 
-def try_login(name: str, address: str, now: datetime) -> Callable[[Connection], None]:
-    """An op that counts a login as failed before its password is looked at, so that guesses sent at once all count.
+@operation
+def load_user(conn: Connection, name: str) -> tuple[DashboardUser, str] | None:
+    """A user and the hash of their password; None if there is no user of that name."""
+    row = conn.execute(select(dashboard_users).where(dashboard_users.c.name == name)).one_or_none()
+    return None if row is None else (from_row(DashboardUser, row), row.password_hash)
 
-    It raises TooManyTries, and then counts nothing. `end_tries` takes back what was counted for a login that succeeds.
+
+@operation
+def record_login_attempt(conn: Connection, name: str, address: str, now: datetime) -> None:
+    """Counts a login as failed before its password is checked, so that guesses sent in parallel all count.
+
+    `clear_login_attempts` takes back what was counted for a login that succeeds.
+
+    Args:
+        conn: The connection, within a transaction.
+        name: The name that was entered.
+        address: Where the attempt came from.
+        now: The current time.
+
+    Raises:
+        TooManyLoginAttempts: If it is too early for another attempt. This attempt is not counted.
     """
     subjects: list[tuple[Subject, str]] = [("address", f"address:{address}"), ("name", f"name:{name}")]
-
-    def op(conn: Connection) -> None:
-        waits = [_count_failure(conn, subject, key, now) for subject, key in subjects]
-        if (wait := max(waits)) > now:
-            raise TooManyTries(wait)
-
-    return op
+    allowed_at = max([_count_failure(conn, subject, key, now) for subject, key in subjects])
+    if allowed_at > now:
+        raise TooManyLoginAttempts(allowed_at)
 
 
-def end_tries(name: str, address: str, now: datetime) -> Callable[[Connection], None]:
-    """An op that forgets the failed logins of a name, takes one back from an address, and drops what is long past."""
-    long_past = unix_ns(now - FORGOTTEN)
-    of_address = (failed_logins.c.subject == f"address:{address}", failed_logins.c.failures > 0)
+@operation
+def clear_login_attempts(conn: Connection, name: str, address: str, now: datetime) -> None:
+    """Deletes a name's failed logins, subtracts one from its address's, and deletes all older than FORGET_AFTER.
 
-    def op(conn: Connection) -> None:
-        conn.execute(update(failed_logins).where(*of_address).values(failures=failed_logins.c.failures - 1))
-        conn.execute(delete(failed_logins).where(failed_logins.c.subject == f"name:{name}"))
-        conn.execute(delete(failed_logins).where(failed_logins.c.last_ns < long_past))
-
-    return op
-
-
-def open_session(person: str, token: str, now: datetime) -> Callable[[Connection], None]:
-    """An op that logs a person in, and drops the sessions that are over."""
-    row = {"token_hash": token_hash(token), "person": person, "expires_ns": unix_ns(now + SESSION)}
-
-    def op(conn: Connection) -> None:
-        conn.execute(delete(sessions).where(sessions.c.expires_ns <= unix_ns(now)))
-        conn.execute(sessions.insert(), row)
-
-    return op
+    Args:
+        conn: The connection, within a transaction.
+        name: The name of the user who has logged in.
+        address: Where the login came from.
+        now: The current time.
+    """
+    counted_for_address = (failed_logins.c.subject == f"address:{address}", failed_logins.c.failures > 0)
+    conn.execute(update(failed_logins).where(*counted_for_address).values(failures=failed_logins.c.failures - 1))
+    conn.execute(delete(failed_logins).where(failed_logins.c.subject == f"name:{name}"))
+    conn.execute(delete(failed_logins).where(failed_logins.c.last_at < now - FORGET_AFTER))
 
 
-def close_session(token: str) -> Callable[[Connection], None]:
-    """An op that ends a session; one that is not there is none."""
+@operation
+def open_session(conn: Connection, user_name: str, token: str, now: datetime) -> None:
+    """Opens a session for a user, and deletes the sessions that have expired."""
+    conn.execute(delete(sessions).where(sessions.c.expires_at <= now))
+    row = {"token_hash": hash_token(token), "user_name": user_name, "expires_at": now + SESSION_LIFETIME}
+    conn.execute(sessions.insert(), row)
 
-    def op(conn: Connection) -> None:
-        conn.execute(delete(sessions).where(sessions.c.token_hash == token_hash(token)))
 
-    return op
+@operation
+def close_session(conn: Connection, token: str) -> None:
+    """Ends a session, if there is one."""
+    conn.execute(delete(sessions).where(sessions.c.token_hash == hash_token(token)))
 
 
+@operation
 def load_session(conn: Connection, token: str, now: datetime) -> Session | None:
-    """The session of a token, unless it is over."""
-    query = select(people, sessions.c.expires_ns).join(sessions, sessions.c.person == people.c.name)
-    query = query.where(sessions.c.token_hash == token_hash(token), sessions.c.expires_ns > unix_ns(now))
+    """The session with this token; None if there is none, or if it has expired."""
+    query = (
+        select(dashboard_users, sessions.c.expires_at)
+        .join(sessions, sessions.c.user_name == dashboard_users.c.name)
+        .where(sessions.c.token_hash == hash_token(token), sessions.c.expires_at > now)
+    )
     row = conn.execute(query).one_or_none()
-    return None if row is None else Session(person=_person(row), expires_at=from_unix_ns(row.expires_ns))
+    return None if row is None else Session(user=from_row(DashboardUser, row), expires_at=row.expires_at)
 
 
-def add_key(key: ApiKey) -> Callable[[Connection], None]:
-    """An op that puts a key in force."""
-    row = {
-        "key_id": key.key_id,
-        "tenant": key.tenant,
-        "label": key.label,
-        "scopes": json.dumps(sorted(key.scopes)),
-        "hash": key.hash,
-        "made_ns": unix_ns(key.made_at),
-    }
-
-    def op(conn: Connection) -> None:
-        conn.execute(api_keys.insert(), row)
-
-    return op
+@operation
+def add_key(conn: Connection, key: ApiKey) -> None:
+    """Stores an API key, which is active from now on."""
+    conn.execute(api_keys.insert(), to_row(key, api_keys))
 
 
-def revoke_key(key_id: str, now: datetime) -> Callable[[Connection], None]:
-    """An op after which a key opens nothing, at once and in every process. It raises NotFound."""
+@operation
+def revoke_key(conn: Connection, key_id: str, now: datetime) -> None:
+    """Revokes an API key, at once and in every process.
 
-    def op(conn: Connection) -> None:
-        in_force = (api_keys.c.key_id == key_id, api_keys.c.revoked_ns.is_(None))
-        if conn.execute(update(api_keys).where(*in_force).values(revoked_ns=unix_ns(now))).rowcount == 0:
-            raise NotFound(f"no key {key_id!r} is in force; `handrail keys list` shows those that are")
+    Raises:
+        NotFound: If there is no active key with this id.
+    """
+    is_active = (api_keys.c.key_id == key_id, api_keys.c.revoked_at.is_(None))
+    if conn.execute(update(api_keys).where(*is_active).values(revoked_at=now)).rowcount == 0:
+        raise NotFound(f"there is no active key {key_id!r}; `handrail keys list` lists the keys")
 
-    return op
 
-
-def touch_key(key_id: str, now: datetime) -> Callable[[Connection], None]:
-    """An op that notes when a key was used last, to the minute."""
-    unless_later = api_keys.c.last_used_ns.is_(None) | (api_keys.c.last_used_ns < unix_ns(now))
-    touched = update(api_keys).where(api_keys.c.key_id == key_id, unless_later).values(last_used_ns=unix_ns(now))
-
-    def op(conn: Connection) -> None:
-        conn.execute(touched)
-
-    return op
+@operation
+def touch_key(conn: Connection, key_id: str, now: datetime) -> None:
+    """Records when an API key was last used; see `touch_is_due`."""
+    earlier = api_keys.c.last_used_at.is_(None) | (api_keys.c.last_used_at < now)
+    conn.execute(update(api_keys).where(api_keys.c.key_id == key_id, earlier).values(last_used_at=now))
 
 
 def touch_is_due(key: ApiKey, now: datetime) -> bool:
-    """Whether a key's last use, as it is kept, is a minute old."""
-    return key.last_used_at is None or unix_ns(now) - unix_ns(key.last_used_at) >= _TOUCH_NS
+    """Whether the last use recorded for a key is at least a minute old."""
+    return key.last_used_at is None or now - key.last_used_at >= _TOUCH_INTERVAL
 
 
+@operation
 def load_key(conn: Connection, key_id: str) -> ApiKey | None:
-    """A key by its public id, revoked ones too."""
+    """An API key by its public id, even if it is revoked; None if there is none."""
     row = conn.execute(select(api_keys).where(api_keys.c.key_id == key_id)).one_or_none()
-    return None if row is None else _key(row)
+    return None if row is None else from_row(ApiKey, row)
 
 
+@operation
 def list_keys(conn: Connection, tenant: str | None) -> list[ApiKey]:
-    """The newest first; of one tenant, or of all where it is None. Revoked ones are among them."""
-    query = select(api_keys).order_by(api_keys.c.made_ns.desc(), api_keys.c.key_id)
+    """API keys, including revoked ones, the newest first; of one tenant, or of all tenants if it is None."""
+    query = select(api_keys).order_by(api_keys.c.created_at.desc(), api_keys.c.key_id)
     if tenant is not None:
         query = query.where(api_keys.c.tenant == tenant)
-    return [_key(row) for row in conn.execute(query)]
+    return [from_row(ApiKey, row) for row in conn.execute(query)]
 
 
-def anybody(conn: Connection) -> bool:
-    """Whether a person or a key in force is there: else nobody could come in."""
-    in_force = select(api_keys.c.key_id).where(api_keys.c.revoked_ns.is_(None)).limit(1)
-    return bool(conn.execute(select(people.c.name).limit(1)).all() or conn.execute(in_force).all())
+@operation
+def has_credentials(conn: Connection) -> bool:
+    """Whether there is a dashboard user or an active API key: without one, nobody could authenticate."""
+    is_active = select(api_keys.c.key_id).where(api_keys.c.revoked_at.is_(None)).limit(1)
+    return bool(conn.execute(select(dashboard_users.c.name).limit(1)).all() or conn.execute(is_active).all())
 
 
 def _count_failure(conn: Connection, subject: Subject, key: str, now: datetime) -> datetime:
-    """Counts one more failure, unless it is too early for a try; when a try is heard, now at the earliest."""
-    if insert_new(conn, failed_logins, {"subject": key, "failures": 1, "last_ns": unix_ns(now)}):
+    """Counts one more failure unless an attempt is too early; returns when one is allowed, now at the earliest."""
+    if insert_new(conn, failed_logins, {"subject": key, "failures": 1, "last_at": now}):
         return now
-    locked = select(failed_logins).where(failed_logins.c.subject == key).with_for_update()
-    row = conn.execute(locked).one()
-    last = from_unix_ns(row.last_ns)
-    wait = retry_at(subject, row.failures, last)
-    if wait > now:
-        return wait
-    changed = {"failures": counted(row.failures, last, now), "last_ns": unix_ns(now)}
+    row = conn.execute(select(failed_logins).where(failed_logins.c.subject == key).with_for_update()).one()
+    allowed_at = next_attempt_at(subject, row.failures, row.last_at)
+    if allowed_at > now:
+        return allowed_at
+    changed = {"failures": count_failure(row.failures, row.last_at, now), "last_at": now}
     conn.execute(update(failed_logins).where(failed_logins.c.subject == key).values(changed))
     return now
-
-
-def _person(row: Row[Any]) -> Person:
-    return Person(name=row.name, tenant=row.tenant, added_at=from_unix_ns(row.added_ns))
-
-
-def _key(row: Row[Any]) -> ApiKey:
-    return ApiKey(
-        key_id=row.key_id,
-        tenant=row.tenant,
-        label=row.label,
-        scopes=frozenset(json.loads(row.scopes)),
-        hash=row.hash,
-        made_at=from_unix_ns(row.made_ns),
-        last_used_at=None if row.last_used_ns is None else from_unix_ns(row.last_used_ns),
-        revoked_at=None if row.revoked_ns is None else from_unix_ns(row.revoked_ns),
-    )

@@ -1,4 +1,4 @@
-"""People and their sessions, as values."""
+"""Dashboard users and their sessions, as values."""
 
 import hashlib
 import secrets
@@ -6,13 +6,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-SESSION = timedelta(hours=12)
-"""How long a login lasts."""
+SESSION_LIFETIME = timedelta(hours=12)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Person:
-    """Somebody with a password. A `tenant` of None means an operator, who sees every tenant."""
+class DashboardUser:
+    """Somebody who logs in to the server with a password.
+
+    Attributes:
+        name: The login name, which is also the name in `[roles]`.
+        tenant: The only tenant whose data they see; None for an operator, who sees every tenant.
+        added_at: When the user was added.
+    """
 
     name: str
     tenant: str | None
@@ -21,22 +26,27 @@ class Person:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A login that lasts until `expires_at`."""
+    """A browser that is logged in, until `expires_at`."""
 
-    person: Person
+    user: DashboardUser
     expires_at: datetime
 
 
-def new_token() -> str:
-    """What a browser shows to be known again: 256 random bits."""
+def new_session_token() -> str:
+    """A session cookie's value: 256 random bits."""
     return secrets.token_urlsafe(32)
 
 
-def token_hash(token: str) -> str:
-    """What is kept of a token, so that who reads the store cannot log in with it."""
+def hash_token(token: str) -> str:
+    """What the store keeps of a session token, so that nobody who reads the store can log in with it."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def roles_of(person: str, roles: Mapping[str, Collection[str]]) -> frozenset[str]:
-    """The roles that a person has; `roles` gives each role its people, as `handrail.toml` does."""
-    return frozenset(role for role, people in roles.items() if person in people)
+def roles_of(name: str, roles: Mapping[str, Collection[str]]) -> frozenset[str]:
+    """The roles of a user.
+
+    Args:
+        name: The user's name.
+        roles: The names of each role's members, as `[roles]` in `handrail.toml` lists them.
+    """
+    return frozenset(role for role, members in roles.items() if name in members)

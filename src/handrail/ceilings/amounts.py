@@ -1,4 +1,4 @@
-"""What is held and spent: money and tokens, counted together."""
+"""Amounts that are held and spent: money and tokens together."""
 
 from dataclasses import dataclass
 

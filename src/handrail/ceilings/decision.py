@@ -1,7 +1,7 @@
 """Whether a model request may be made, and with how much output: a pure decision over what is spent and held.
 
-What is held counts like what is spent, so a request that is admitted stays below every cutoff, whatever the others
-that are under way come to.
+What is held counts like what is spent. A request that is admitted therefore stays below every cutoff, whatever the
+requests under way turn out to cost.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,22 +10,27 @@ from datetime import datetime
 from typing import Literal
 
 from handrail.kernel.errors import BadInput
-from handrail.kernel.money import ZERO, NanoUsd, show_usd
+from handrail.kernel.money import ZERO, NanoUsd, format_usd
 
 from .amounts import NOTHING, Amount
-from .limits import Limits, MoneyScope, Scope
+from .limits import CeilingScope, Limits, MoneyScope
 from .windows import Window
 
-Price = Callable[[int, int], NanoUsd]
-"""The most that so many input and output tokens may cost; it does no I/O."""
+PriceBound = Callable[[int, int], NanoUsd]
+"""The most that a number of input tokens and a number of output tokens may cost; it does no I/O."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One request that somebody wants to make.
+class HoldRequest:
+    """A model request that somebody wants to make.
 
-    `input_tokens` is an upper bound for this request, or None where it has none. `output_tokens` is the maximum that
-    the request would like. A `price` of None means that nobody knows it. Raises BadInput for counts that are none.
+    Attributes:
+        input_tokens: An upper bound for this request; None where it has none.
+        output_tokens: The most that the request would like.
+        price: None where nobody knows the model's price.
+
+    Raises:
+        BadInput: For less than 0 input tokens or 1 output token.
     """
 
     run_id: str
@@ -33,13 +38,13 @@ class Ask:
     tenant: str
     input_tokens: int | None
     output_tokens: int
-    price: Price | None
+    price: PriceBound | None
 
     def __post_init__(self) -> None:
         if self.output_tokens < 1 or (self.input_tokens is not None and self.input_tokens < 0):
             raise BadInput(
-                f"run {self.run_id}: a request asks for {self.input_tokens} input and {self.output_tokens} output "
-                "tokens; ask for at least 0 and 1"
+                f"run {self.run_id}: cannot hold {self.input_tokens} input and {self.output_tokens} output tokens; "
+                "input must be 0 or more (None for unknown), output 1 or more"
             )
 
 
@@ -52,16 +57,19 @@ class Account:
 
     @property
     def taken(self) -> Amount:
+        """What no further request can have: spent and held."""
         return self.spent + self.held
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The no of one ceiling, in nano-dollars or tokens.
+    """Why a request may not be made: one ceiling that it does not fit under, in nano-dollars or tokens.
 
-    `limit` is where the ceiling stops: its cutoff. `asked` is what did not fit, None where it cannot be told (input
-    without a bound, a price that nobody knows). `fits` is what would still fit now; below the first `held` comes back
-    as soon as its requests are settled. `resets_at` is None where it does not reset (run, price).
+    Attributes:
+        limit: Where the ceiling stops requests (its cutoff).
+        requested: What did not fit; None where it is unknown (input without a bound, a price that nobody knows).
+        fits: What would still fit now; `held` becomes available as soon as the requests under way are settled.
+        resets_at: None where the ceiling does not reset (run, price).
     """
 
     scope: Literal["run", "user", "tenant", "price"]
@@ -69,62 +77,77 @@ class Refusal:
     limit: int
     spent: int
     held: int
-    asked: int | None
+    requested: int | None
     fits: int
     resets_at: datetime | None
 
     def __str__(self) -> str:
         """The arithmetic in one line, for engineers."""
         if self.scope == "price":
-            return "price: nobody knows this model's, and there is a ceiling on money; set it under [prices]"
-        asked = "an unknown amount" if self.asked is None else self._show(self.asked)
+            return "price: this model has no known price, and there is a ceiling on money; set one under [prices]"
+        requested = "an unknown amount" if self.requested is None else self._format(self.requested)
         resets = "it does not reset" if self.resets_at is None else f"it resets at {self.resets_at.isoformat()}"
         return (
-            f"{self.scope}: {asked} asked, {self._show(self.fits)} fits "
-            f"({self._show(self.limit)} less {self._show(self.spent)} spent and {self._show(self.held)} held); {resets}"
+            f"{self.scope}: {requested} requested, {self._format(self.fits)} left "
+            f"({self._format(self.limit)} less {self._format(self.spent)} spent and {self._format(self.held)} held); "
+            f"{resets}"
         )
 
-    def _show(self, amount: int) -> str:
-        return show_usd(NanoUsd(amount)) if self.unit == "usd" else f"{amount:,} {self.unit.replace('_', ' ')}"
+    def _format(self, amount: int) -> str:
+        return format_usd(NanoUsd(amount)) if self.unit == "usd" else f"{amount:,} {self.unit.replace('_', ' ')}"
 
 
-def decide(
-    ask: Ask, accounts: Mapping[Scope, Account], limits: Limits, windows: Mapping[Scope, Window]
+def decide_hold(
+    request: HoldRequest,
+    accounts: Mapping[CeilingScope, Account],
+    limits: Limits,
+    windows: Mapping[CeilingScope, Window],
 ) -> Amount | Refusal:
-    """What to hold for `ask`, or the refusal of the ceiling that has to be waited for longest.
+    """Decides what to hold for a request.
 
     The output is cut to what the run has left. Money is never cut to fit: a hold below the worst case would let the
-    request cost more than was held. Only free models are admitted where the price is ZERO and nothing is left.
+    request cost more than was held. Where no money is left, only models that cost nothing are admitted.
+
+    Args:
+        request: Whose request it is, and how large.
+        accounts: What is booked on the run, the user and the tenant.
+        limits: The ceilings in force.
+        windows: The windows of the accounts.
+
+    Returns:
+        What to hold, or the refusal of the ceiling that takes longest to reset.
     """
     run = accounts["run"].taken
     input_left = max(limits.run_input_tokens - run.input_tokens, 0)
     output_left = max(limits.run_output_tokens - run.output_tokens, 0)
-    if ask.input_tokens is None or ask.input_tokens > input_left:
-        return _of_run("input_tokens", limits.run_input_tokens, accounts["run"], ask.input_tokens)
+    if request.input_tokens is None or request.input_tokens > input_left:
+        return _run_refusal("input_tokens", limits.run_input_tokens, accounts["run"], request.input_tokens)
     if output_left < 1:
-        return _of_run("output_tokens", limits.run_output_tokens, accounts["run"], ask.output_tokens)
-    granted = min(ask.output_tokens, output_left)
-    if ask.price is not None:
-        cost = ask.price(ask.input_tokens, granted)
+        return _run_refusal("output_tokens", limits.run_output_tokens, accounts["run"], request.output_tokens)
+    granted = min(request.output_tokens, output_left)
+    if request.price is not None:
+        cost = request.price(request.input_tokens, granted)
     elif limits.user_day is None and limits.tenant_month is None:
         cost = ZERO
     else:
-        return Refusal("price", "usd", limit=0, spent=0, held=0, asked=None, fits=0, resets_at=None)
-    refusals = list(_of_money(cost, accounts, limits, windows))
+        return Refusal("price", "usd", limit=0, spent=0, held=0, requested=None, fits=0, resets_at=None)
+    refusals = list(_money_refusals(cost, accounts, limits, windows))
     if refusals:
-        return max(refusals, key=_waiting)
-    return Amount(cost, ask.input_tokens, granted)
+        return max(refusals, key=_reset)
+    return Amount(cost, request.input_tokens, granted)
 
 
-def _of_run(unit: Literal["input_tokens", "output_tokens"], limit: int, account: Account, asked: int | None) -> Refusal:
+def _run_refusal(
+    unit: Literal["input_tokens", "output_tokens"], limit: int, account: Account, requested: int | None
+) -> Refusal:
     spent, held = getattr(account.spent, unit), getattr(account.held, unit)
-    return Refusal("run", unit, limit, spent, held, asked, max(limit - spent - held, 0), None)
+    return Refusal("run", unit, limit, spent, held, requested, max(limit - spent - held, 0), None)
 
 
-def _of_money(
-    cost: NanoUsd, accounts: Mapping[Scope, Account], limits: Limits, windows: Mapping[Scope, Window]
+def _money_refusals(
+    cost: NanoUsd, accounts: Mapping[CeilingScope, Account], limits: Limits, windows: Mapping[CeilingScope, Window]
 ) -> Iterator[Refusal]:
-    # The tenant's first: of two that reset at the same moment `max` names it, since it concerns more people.
+    # The tenant's first: of two that reset at the same moment `max` returns it, since it concerns more people.
     scopes: tuple[MoneyScope, ...] = ("tenant", "user")
     for scope in scopes:
         cutoff = limits.cutoff(scope)
@@ -136,6 +159,6 @@ def _of_money(
             yield Refusal(scope, "usd", cutoff, spent, held, cost, fits, windows[scope].end)
 
 
-def _waiting(refusal: Refusal) -> datetime:
+def _reset(refusal: Refusal) -> datetime:
     assert refusal.resets_at is not None
     return refusal.resets_at

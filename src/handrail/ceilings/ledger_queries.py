@@ -1,4 +1,4 @@
-"""Reading the ledger: what is spent now, a run's holds, and whether the books are right."""
+"""Reading the ledger: what is spent now, the holds of a run, and whether accounts and holds agree."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,15 +7,17 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select, union_all
 
-from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.kernel.db.operation import operation
+from handrail.kernel.db.rows import from_row
 from handrail.kernel.money import NanoUsd
 
 from .amounts import Amount
-from .ledger import account_of, accounts, holds
+from .ledger import account_from_row
 from .limits import Limits, MoneyScope
+from .tables import accounts, holds
 from .windows import Window, windows_of
 
-_SIDES = tuple(name for name in accounts.c.keys() if name.startswith(("spent_", "held_")))  # noqa: SIM118
+_SUMS = tuple(name for name in accounts.c.keys() if name.startswith(("spent_", "held_")))  # noqa: SIM118
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +52,22 @@ class HoldView:
     lease_until: datetime
 
 
-def spending(
+@operation
+def load_spending(
     conn: Connection, *, tenant: str | None, now: datetime, limits: Limits, limit: int = 100
 ) -> list[AccountView]:
-    """The accounts of the current days and months, those with most spent and held first, at most `limit` of them.
+    """The accounts of the current days and months, those with most spent and held first.
 
-    Of one tenant, or of all where it is None (an operator's view).
+    Args:
+        conn: The connection to read with.
+        tenant: Whose accounts; None for those of every tenant.
+        now: The time, which decides the windows.
+        limits: The ceilings in force.
+        limit: The most accounts to return.
     """
     windows = windows_of(now, limits.time_zone)
     scopes: tuple[MoneyScope, ...] = ("user", "tenant")
-    current = (
-        and_(accounts.c.scope == scope, accounts.c.starts_ns == unix_ns(windows[scope].start)) for scope in scopes
-    )
+    current = (and_(accounts.c.scope == scope, accounts.c.starts_at == windows[scope].start) for scope in scopes)
     query = (
         select(accounts)
         .where(or_(*current))
@@ -73,33 +79,35 @@ def spending(
     return [_account_view(row, windows[row.scope], limits) for row in conn.execute(query)]
 
 
+@operation
 def load_holds(conn: Connection, run_id: str) -> list[HoldView]:
     """A run's holds, in the order they were made."""
-    query = select(holds).where(holds.c.run_id == run_id).order_by(holds.c.made_ns, holds.c.hold_id)
+    query = select(holds).where(holds.c.run_id == run_id).order_by(holds.c.made_at, holds.c.hold_id)
     return [_hold_view(row) for row in conn.execute(query)]
 
 
-def audit(conn: Connection) -> list[str]:
-    """A line for every account whose sums are not those of its holds; none where the books are right."""
-    return list(_unbalanced(conn))
+@operation
+def find_discrepancies(conn: Connection) -> list[str]:
+    """A line for every account whose sums are not those of its holds; none if the ledger is consistent."""
+    return list(_discrepancies(conn))
 
 
-def _unbalanced(conn: Connection) -> Iterator[str]:
+def _discrepancies(conn: Connection) -> Iterator[str]:
     summed = _summed_holds().subquery()
     query = (
-        select(accounts.c.key, *(accounts.c[side] for side in _SIDES), *(_or_zero(summed.c[side]) for side in _SIDES))
+        select(accounts.c.key, *(accounts.c[name] for name in _SUMS), *(_or_zero(summed.c[name]) for name in _SUMS))
         .select_from(accounts.outerjoin(summed, accounts.c.key == summed.c.key))
-        .where(or_(*(accounts.c[side] != _or_zero(summed.c[side]) for side in _SIDES)))
+        .where(or_(*(accounts.c[name] != _or_zero(summed.c[name]) for name in _SUMS)))
         .order_by(accounts.c.key)
     )
     for key, *sums in conn.execute(query):
-        booked, held = sums[: len(_SIDES)], sums[len(_SIDES) :]
-        differing = [
-            f"{side} is {mine} where its holds sum to {theirs}"
-            for side, mine, theirs in zip(_SIDES, booked, held, strict=True)
-            if mine != theirs
+        of_account, of_holds = sums[: len(_SUMS)], sums[len(_SUMS) :]
+        differences = [
+            f"{name} is {booked} where its holds sum to {expected}"
+            for name, booked, expected in zip(_SUMS, of_account, of_holds, strict=True)
+            if booked != expected
         ]
-        yield f"account {key}: {', '.join(differing)}"
+        yield f"account {key}: {', '.join(differences)}"
     missing = select(summed.c.key).where(summed.c.key.not_in(select(accounts.c.key))).order_by(summed.c.key)
     for key in conn.execute(missing).scalars():
         yield f"account {key}: it is missing where holds name it"
@@ -118,7 +126,7 @@ def _summed_holds() -> Select[Any]:
             for account in (holds.c.tenant_account, holds.c.user_account, holds.c.run_account)
         )
     ).subquery()
-    return select(booked.c.key, *(func.sum(booked.c[side]).label(side) for side in _SIDES)).group_by(booked.c.key)
+    return select(booked.c.key, *(func.sum(booked.c[name]).label(name) for name in _SUMS)).group_by(booked.c.key)
 
 
 def _or_zero(column: ColumnElement[int]) -> ColumnElement[int]:
@@ -130,11 +138,10 @@ def _while_held(unit: str) -> ColumnElement[int]:
 
 
 def _account_view(row: Row[Any], window: Window, limits: Limits) -> AccountView:
-    account = account_of(row)
-    return AccountView(
-        scope=row.scope,
-        tenant=row.tenant,
-        user=row.user_id,
+    account = account_from_row(row)
+    return from_row(
+        AccountView,
+        row,
         window=window,
         spent=account.spent,
         held=account.held,
@@ -144,18 +151,10 @@ def _account_view(row: Row[Any], window: Window, limits: Limits) -> AccountView:
 
 
 def _hold_view(row: Row[Any]) -> HoldView:
-    return HoldView(
-        hold_id=row.hold_id,
-        run_id=row.run_id,
-        tenant=row.tenant,
-        user=row.user_id,
-        state=row.state,
-        held=Amount(NanoUsd(row.held_cost), row.held_input_tokens, row.held_output_tokens),
-        settled=None if row.state == "held" else _settled(row),
-        made_at=from_unix_ns(row.made_ns),
-        lease_until=from_unix_ns(row.lease_until_ns),
-    )
+    settled = None if row.state == "held" else _amount(row, "settled")
+    return from_row(HoldView, row, held=_amount(row, "held"), settled=settled)
 
 
-def _settled(row: Row[Any]) -> Amount:
-    return Amount(NanoUsd(row.settled_cost), row.settled_input_tokens, row.settled_output_tokens)
+def _amount(row: Row[Any], side: Literal["held", "settled"]) -> Amount:
+    columns = row._mapping  # noqa: SLF001 - SQLAlchemy's public access by name
+    return Amount(columns[f"{side}_cost"], columns[f"{side}_input_tokens"], columns[f"{side}_output_tokens"])

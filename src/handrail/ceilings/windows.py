@@ -1,10 +1,11 @@
-"""Which window a moment falls into: a run is one window, a user's is the local day, a tenant's the local month.
+"""Windows of ceilings: a run is one window, a user's is the local day, a tenant's the local month.
 
-    windows_of(now, ZoneInfo("Europe/Berlin"))["user"].end      # when the user's day is over, in UTC
+    windows_of(now, ZoneInfo("Europe/Berlin"))["user"].end      # when the user's day ends, in UTC
 
-A day begins at its first moment on the local calendar. That is midnight nearly everywhere; where the clocks go forward
-at midnight it is the moment after the gap, and where they go back over it, the first of the two midnights. A day with
-a change of clocks thus has 23 or 25 hours, and every moment is in exactly one day and one month.
+A day starts at its first moment on the local calendar. That is midnight nearly everywhere. Where the clocks go forward
+at midnight it is the moment after the gap; where they go back over midnight, the first of the two midnights. A day with
+a change of clocks thus has 23 or 25 hours, and every moment is in exactly one day and one month: nobody gets a budget
+twice for an hour that the clocks repeat.
 """
 
 import functools
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from .limits import Scope
+from .limits import CeilingScope
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From `start` up to but not including `end`, both in UTC; an `end` of None never comes."""
+    """From `start` up to but not including `end`, both in UTC; None as `end` is never."""
 
     start: datetime
     end: datetime | None
@@ -28,8 +29,13 @@ WHOLE_RUN = Window(datetime(1970, 1, 1, tzinfo=UTC), None)
 """A run's ceilings never reset, so its window is all of time."""
 
 
-def windows_of(now: datetime, zone: ZoneInfo) -> Mapping[Scope, Window]:
-    """The window of each scope at an aware moment."""
+def windows_of(now: datetime, zone: ZoneInfo) -> Mapping[CeilingScope, Window]:
+    """The window of each scope at a moment.
+
+    Args:
+        now: Aware, in any time zone.
+        zone: Whose days and months count.
+    """
     return {"run": WHOLE_RUN, "user": day_of(now, zone), "tenant": month_of(now, zone)}
 
 
@@ -46,14 +52,14 @@ def month_of(now: datetime, zone: ZoneInfo) -> Window:
 
 
 def _around(now: datetime, days: list[date], zone: ZoneInfo) -> Window:
-    """Between the starts of two neighbours of `days`.
+    """The window between the starts of two neighbours of `days` that `now` is in.
 
-    More than one is looked at, because clocks that go back over midnight bring yesterday's date back for an hour that
+    The local date alone does not tell: clocks that go back over midnight show yesterday's date again for an hour that
     belongs to today.
     """
     starts = sorted({_start(day, zone) for day in days})
-    begun = max(start for start in starts if start <= now)
-    return Window(begun, min(start for start in starts if start > now))
+    start = max(start for start in starts if start <= now)
+    return Window(start, min(start for start in starts if start > now))
 
 
 def _months_on(first: date, months: int) -> date:
@@ -71,8 +77,8 @@ def _start(day: date, zone: ZoneInfo) -> datetime:
     naive = datetime.combine(day, time(), UTC)
     if after <= before:
         return naive - before
-    # A gap: midnight does not exist (PEP 495: fold 0 gives the offset before it, fold 1 the one after it). The first
-    # moment of the day is the change itself.
+    # Midnight is in a gap and does not exist (PEP 495: fold 0 gives the offset before the gap, fold 1 the one after).
+    # The first moment of the day is the change itself.
     return _change(naive - after, naive - before, zone)
 
 

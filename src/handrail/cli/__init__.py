@@ -1,4 +1,4 @@
-"""The terminal's door. Exit codes: 0 done, 1 a verdict is no, 2 could not run."""
+"""The command line. Exit codes: 0 done, 1 the result is negative (a gate blocks, a run failed), 2 could not run."""
 
 from .app import main
 

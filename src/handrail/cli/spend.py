@@ -1,44 +1,41 @@
-"""`handrail spend`: where users and tenants stand below their ceilings."""
+"""`handrail spend`: what users and tenants have spent, and their ceilings."""
 
-from typing import Annotated
+from handrail.ceilings.ledger_queries import load_spending
+from handrail.kernel.money import NanoUsd, format_usd
 
-import typer
-
-from handrail.ceilings.ledger_queries import spending
-from handrail.evals.tenant import TENANT as EVALS
-from handrail.kernel.money import NanoUsd, show_usd
-
-from .output import AsJson, console, excerpt, print_json, show_time, table
-from .runtime import opened
+from .options import AsJson, Limit, Tenant
+from .output import console, excerpt, format_time, print_json, table
+from .runtime import open_runtime
 
 
 def spend(
-    tenant: Annotated[str | None, typer.Option(help=f"Only this tenant's; '{EVALS}' are the trials'.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many.")] = 20,
+    tenant: Tenant = None,
+    limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
-    """What users' days and tenants' months have spent and hold, and where they stop. Example: `handrail spend`"""
-    with opened() as runtime:
+    """List what users have spent today and tenants this month, what is held for running requests, and the cutoffs.
+
+    Example: `handrail spend --tenant acme`
+    """
+    with open_runtime() as runtime:
         now, limits = runtime.clock.now(), runtime.limits
-        found = runtime.database.read_now(
-            lambda conn: spending(conn, tenant=tenant, now=now, limits=limits, limit=limit)
-        )
+        balances = runtime.database.read_now(load_spending(tenant=tenant, now=now, limits=limits, limit=limit))
     if as_json:
-        print_json(found)
+        print_json(balances)
         return
-    if not found:
-        console().print("Nothing is spent in these days and months. `handrail demo` makes some runs.")
+    if not balances:
+        console().print("Nothing was spent today or this month. `handrail demo` starts some runs.")
         return
-    numbers = ("spent", "held", "stops at")
-    shown = table("whose", "", *numbers, "resets", right=numbers)
-    for each in found:
-        whose = each.tenant if each.scope == "tenant" else f"{each.tenant}/{each.user}"
-        shown.add_row(
-            excerpt(whose, 60),
-            "month" if each.scope == "tenant" else "day",
-            show_usd(each.spent.cost),
-            show_usd(each.held.cost),
-            "no ceiling" if each.cutoff is None else show_usd(NanoUsd(each.cutoff)),
-            show_time(each.window.end) if each.window.end else "",
+    numbers = ("spent", "held", "cutoff")
+    rows = table("account", "window", *numbers, "resets", right=numbers)
+    for balance in balances:
+        account = balance.tenant if balance.scope == "tenant" else f"{balance.tenant}/{balance.user}"
+        rows.add_row(
+            excerpt(account, 60),
+            "month" if balance.scope == "tenant" else "day",
+            format_usd(balance.spent.cost),
+            format_usd(balance.held.cost),
+            "no ceiling" if balance.cutoff is None else format_usd(NanoUsd(balance.cutoff)),
+            format_time(balance.window.end) if balance.window.end else "",
         )
-    console().print(shown)
+    console().print(rows)

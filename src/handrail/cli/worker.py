@@ -1,53 +1,78 @@
-"""`handrail worker`: carries on what people decided, and what else is due."""
+"""`handrail worker`: resumes runs whose approvals are decided, and runs the other jobs that are due."""
 
 import asyncio
-from typing import Annotated, Any
+import logging
+from collections import deque
+from functools import partial
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from handrail.registry import find_agent
-from handrail.runs.agent import GovernedAgent
-from handrail.worker import Done, run_due, work
+from handrail.runs.runtime import Runtime
+from handrail.worker import FindAgent, JobResult, run_due_jobs, run_worker
 
-from .output import AsJson, console, excerpt, print_json
-from .runtime import opened
+from .logging_setup import LogFormat, configure_logging
+from .options import AsJson
+from .output import console, excerpt, print_json
+from .runtime import open_runtime
+
+_MAX_FAILED = 1_000
+
+_logger = logging.getLogger(__name__)
 
 
 def worker(
-    once: Annotated[bool, typer.Option("--once", help="Do what is due now, then stop.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Run the jobs that are due now, print them, and stop.")] = False,
+    log_format: LogFormat = "text",
     as_json: AsJson = False,
 ) -> None:
-    """Resume runs whose approvals are decided, and let overdue ones expire; until it is stopped (Ctrl-C).
+    """Resume runs whose approvals are decided, and expire overdue approvals, until stopped with Ctrl-C.
 
-    Any number of workers may run on one store. Example: `handrail worker --once`
+    Any number of workers may share one store. Exit code 1 if a job failed.
+
+    Example: `handrail worker --once`
     """
-    screen, done = console(stderr=as_json), list[Done]()
-    with opened() as runtime:
-
-        def find(name: str) -> GovernedAgent[Any, Any]:
-            return find_agent(name, runtime.settings)
-
-        def tell(each: Done) -> None:
-            done.append(each)
-            _show(screen, each)
-
-        if once:
-            asyncio.run(run_due(runtime, find, tell))
-        else:
-            screen.print(f"Working on {excerpt(runtime.database.name, 200)}. Ctrl-C stops it, and loses nothing.")
-            try:
-                asyncio.run(work(runtime, find, tell))
-            except KeyboardInterrupt:
-                screen.print("Stopped.")
+    configure_logging(log_format)
+    with open_runtime() as runtime:
+        find = partial(find_agent, settings=runtime.settings)
+        results = asyncio.run(_run_due(runtime, find)) if once else _run_until_stopped(runtime, find)
     if as_json:
-        print_json([{"job": each.job.key, "kind": each.job.kind, "error": each.error} for each in done])
-    elif not done:
-        screen.print("Nothing was due.")
-    if any(each.error for each in done):
+        print_json([{"job": result.job.key, "kind": result.job.kind, "error": result.error} for result in results])
+    elif once:
+        _print(results)
+    if any(result.error for result in results):
         raise typer.Exit(1)
 
 
-def _show(screen: Console, each: Done) -> None:
-    mark = "[green]done[/]" if each.error is None else f"[red]{excerpt(each.error, 400)}[/]"
-    screen.print(f"{each.job.key}  {mark}", soft_wrap=True)
+async def _run_due(runtime: Runtime, find: FindAgent) -> list[JobResult]:
+    results: list[JobResult] = []
+    await run_due_jobs(runtime, find, results.append)
+    return results
+
+
+def _run_until_stopped(runtime: Runtime, find: FindAgent) -> list[JobResult]:
+    """Logs each job as it ends. Returns the last jobs that failed."""
+    failed: deque[JobResult] = deque(maxlen=_MAX_FAILED)
+
+    def on_job(result: JobResult) -> None:
+        if result.error is None:
+            _logger.info("job done", extra={"job": result.job.key, "kind": result.job.kind})
+        else:
+            failed.append(result)
+
+    _logger.info("working on %s; stop it with Ctrl-C, nothing is lost", runtime.database.name)
+    try:
+        asyncio.run(run_worker(runtime, find, on_job))
+    except KeyboardInterrupt:
+        _logger.info("stopped")
+    return list(failed)
+
+
+def _print(results: list[JobResult]) -> None:
+    screen = console()
+    for result in results:
+        mark = "[green]done[/]" if result.error is None else f"[red]{excerpt(result.error, 400)}[/]"
+        screen.print(f"{result.job.key}  {mark}", soft_wrap=True)
+    if not results:
+        screen.print("Nothing was due.")

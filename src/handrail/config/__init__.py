@@ -1,1 +1,1 @@
-"""Settings: what they are, where they come from, and the errors that explain what is wrong with them."""
+"""The settings, their sources and the messages for invalid ones."""

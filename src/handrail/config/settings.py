@@ -1,59 +1,43 @@
-"""What `handrail.toml` and the environment say, checked as a whole before anything runs.
+"""The settings as values: their names, types, defaults and limits.
 
-    settings = load_settings()          # arguments, then HANDRAIL_* variables, then handrail.toml, then the defaults
-    store = Database.open(settings.store, settings.base)
-
-A variable reaches into a table with two underscores, in lower case: HANDRAIL_AGENTS__TRIAGE is the agent `triage`.
+`load_settings` in `handrail.config.sources` reads them from handrail.toml and the environment.
 """
 
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextvars import ContextVar
 from decimal import Decimal
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from handrail.kernel.errors import BadSettings
+ENV_PREFIX = "HANDRAIL_"
 
-FILE_NAME = "handrail.toml"
-_PREFIX = "HANDRAIL_"
-_CONFIG = "HANDRAIL_CONFIG"
+additional_sources: ContextVar[Sequence[PydanticBaseSettingsSource]] = ContextVar("additional_sources", default=())
+"""Sources that `Settings(...)` reads after its arguments, highest priority first; empty outside `load_settings`."""
 
 Dollars = Annotated[Decimal, Field(ge=0)]
 
 
-class Price(BaseModel):
-    """What a model costs, in dollars per million tokens. A cache price that is not given is the input price."""
+class PriceOverride(BaseModel):
+    """A model's prices in dollars per million tokens. A cache price that is left out is the input price."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     input: Dollars
+    """Input tokens."""
     output: Dollars
+    """Output tokens."""
     cache_read: Dollars | None = None
+    """Input tokens read from the provider's cache."""
     cache_write: Dollars | None = None
+    """Input tokens written to the provider's cache."""
 
 
-def _known_zone(name: str) -> str:
+def _time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -62,40 +46,45 @@ def _known_zone(name: str) -> str:
 
 
 class Ceilings(BaseModel):
-    """What may be spent: tokens in one run, dollars in a user's day and in a tenant's month.
+    """Limits on spending: tokens in one run, dollars in a user's day and in a tenant's month.
 
-    None lifts a ceiling on money. Days and months are those of `time_zone`.
+    None removes a limit on money. Days and months begin at midnight in `time_zone`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     run_input_tokens: PositiveInt = 30_000
+    """Input tokens of one run, over all of its model requests."""
     run_output_tokens: PositiveInt = 8_000
+    """Output tokens of one run, over all of its model requests."""
     user_day: Dollars | None = Decimal(20)
+    """Dollars that one user's runs may cost in a day."""
     tenant_month: Dollars | None = None
-    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    """Dollars that one tenant's runs may cost in a month."""
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    """A name of the IANA database, such as Europe/Berlin."""
 
 
-def _web_address(address: str) -> str:
-    if not address.startswith(("http://", "https://")):
-        raise ValueError("expected the whole address, such as https://collector.example/v1/traces")
-    return address
+def _http_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("expected a full URL, such as https://collector.example/v1/traces")
+    return url
 
 
-class ExportTo(BaseModel):
-    """Where spans are sent besides the store: OTLP over HTTP, to the whole address of a collector's traces.
-
-    `headers` names the environment variables that hold their values; with `content`, what was said is sent too.
-    """
+class ExportSettings(BaseModel):
+    """Where spans are sent in addition to the store, by OTLP over HTTP."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    endpoint: Annotated[str, AfterValidator(_web_address)] = Field(repr=False)
+    endpoint: Annotated[str, AfterValidator(_http_url)] = Field(repr=False)
+    """The full URL of a collector's traces endpoint."""
     headers: dict[str, str] = {}
+    """The environment variable that holds the value, by header."""
     content: bool = False
+    """Whether what users, models and tools wrote is sent too."""
 
 
-def _importable(target: str) -> str:
+def _import_path(target: str) -> str:
     module, colon, attribute = target.partition(":")
     if not (colon and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))):
         raise ValueError("expected module:attribute, such as shop.agents:support")
@@ -103,36 +92,42 @@ def _importable(target: str) -> str:
 
 
 class Settings(BaseSettings):
-    """Settings as values; `load_settings` is what reads the file and the environment."""
+    """The settings in force. The constructor reads neither the file nor the environment; `load_settings` does."""
 
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
-        env_prefix=_PREFIX,
+        env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
     )
 
     base: Path = Field(default_factory=Path.cwd)
-    """The folder that relative paths start from: that of handrail.toml, else the current one. Not a key of the file."""
-    agents: dict[str, Annotated[str, AfterValidator(_importable)]] = {}
-    """An agent's name to where it is: `module:attribute`."""
+    """The directory that relative paths start from: handrail.toml's, or the current one. Not a key of the file."""
+    agents: dict[str, Annotated[str, AfterValidator(_import_path)]] = {}
+    """The import path of each agent by its name: `module:attribute`."""
+    evals: dict[str, Annotated[str, AfterValidator(_import_path)]] = {}
+    """The import path of an agent's `EvalSpec` by the agent's name; needed only if it is not next to the agent."""
     store: str = Field(default="handrail.db", min_length=1, repr=False)
-    """A path, sqlite:///path or postgresql://address; kept out of `repr` because an address may hold a password."""
+    """A path, sqlite:///PATH or postgresql://...; not in `repr`, because a URL may contain a password."""
     model: str | None = None
+    """The model of agents that name none, as `provider:model`. None is the best that is available."""
     weights: Path | None = None
-    """The built-in model's file, where the user has one; absolute."""
+    """A copy of the built-in model's weights file; absolute."""
     cache: Path | None = None
-    """Where downloads are kept; absolute. None is the user's cache folder."""
-    prices: dict[str, Price] = {}
+    """The directory for downloads; absolute. None is the user's cache directory."""
+    prices: dict[str, PriceOverride] = {}
+    """Prices that replace the published ones, by model."""
     ceilings: Ceilings = Ceilings()
+    """What runs, users and tenants may spend."""
     roles: dict[str, tuple[str, ...]] = {}
-    """A role to the people who have it; only they decide what it has to approve."""
-    redact: Annotated[str, AfterValidator(_importable)] | None = None
-    """A function (`module:function`) that takes out of spans what must not be kept."""
-    export: ExportTo | None = None
+    """The people who hold each role: only they may decide approvals that need it."""
+    redact: Annotated[str, AfterValidator(_import_path)] | None = None
+    """A function, `module:function`, that removes from spans what must not be stored."""
+    export: ExportSettings | None = None
+    """Where spans are sent in addition to the store."""
     otel_context: Literal["apart", "shared"] = "apart"
-    """Whether the program's own OpenTelemetry spans hang below Handrail's: `shared` where both go to one place."""
+    """`shared` makes the program's own OpenTelemetry spans children of Handrail's, for when both go to one backend."""
 
     @field_validator("weights", "cache")
     @classmethod
@@ -147,129 +142,5 @@ class Settings(BaseSettings):
         *_: Any,
         **__: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
-
-
-_KEYS = sorted(Settings.model_fields.keys() - {"base"})
-_TABLES: Mapping[str, Sequence[str]] = {
-    "agents": (),
-    "ceilings": sorted(Ceilings.model_fields),
-    "export": sorted(ExportTo.model_fields),
-    "prices": sorted(Price.model_fields),
-    "roles": (),
-}
-"""The settings that are tables, with the keys of their entries where these are fixed."""
-
-
-def load_settings(folder: Path | None = None, env: Mapping[str, str] | None = None, **given: Any) -> Settings:
-    """The settings in force in `folder` (default: the current one) under `env` (default: the process's environment).
-
-    `given` comes before every other source. Raises BadSettings, naming each problem on a line of its own; values are
-    never repeated in it, since any of them may be a secret.
-    """
-    here = Path.cwd() if folder is None else folder.absolute()
-    env = os.environ if env is None else env
-    file = _find(here, env)
-    table = _read(file) if file else {}
-    variables = {name: value for name, value in env.items() if name.startswith(_PREFIX) and name != _CONFIG and value}
-
-    problems = [f"{file}: {key} is not a setting{_nearest(key, _KEYS)}" for key in table if key not in _KEYS]
-    problems += [_unknown_variable(name) for name in variables if not _is_setting(name)]
-    known = {key: value for key, value in table.items() if key in _KEYS}
-    try:
-        spoken = _from_variables({name: value for name, value in variables.items() if _is_setting(name)})
-        settings = Settings(**{**_merge(_merge(known, spoken), given), "base": file.parent if file else here})
-    except SettingsError as error:
-        problems.append(f"{_PREFIX}* variables: {str(error).partition(' from source')[0]}, expected JSON")
-    except ValidationError as error:
-        for fault in error.errors(include_url=False, include_input=False, include_context=False):
-            name = _name_of(fault["loc"], given, spoken, file)
-            problems.append(f"{name}: {_explain(fault['type'], fault['loc'], fault['msg'])}")
-    if problems:
-        raise BadSettings("\n".join(problems))
-    return settings
-
-
-def _find(here: Path, env: Mapping[str, str]) -> Path | None:
-    if named := env.get(_CONFIG):
-        file = here / os.path.expanduser(named)
-        if not file.is_file():
-            raise BadSettings(f"{_CONFIG} names {file}, which is not a file")
-        return file
-    file = here / FILE_NAME
-    return file if file.exists() else None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-        return tomllib.loads(text, parse_float=Decimal)
-    except OSError as error:
-        raise BadSettings(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode("utf-8")
-        raise BadSettings(f"{file} is not UTF-8 (at {_end_of(before)})") from None
-    except tomllib.TOMLDecodeError as error:
-        problem = str(error).replace("at end of document", f"at {_end_of(text)}")
-        raise BadSettings(f"{file} is not valid TOML: {problem}") from None
-
-
-def _end_of(text: str) -> str:
-    lines = text.split("\n")
-    return f"line {len(lines)}, column {len(lines[-1]) + 1}"
-
-
-def _from_variables(variables: Mapping[str, str]) -> dict[str, Any]:
-    source = EnvSettingsSource(Settings)
-    source.env_vars = {name.lower(): value for name, value in variables.items()}
-    return source()
-
-
-def _is_setting(variable: str) -> bool:
-    key, *inner = variable.removeprefix(_PREFIX).lower().split("__")
-    return key in _TABLES if inner else key in _KEYS
-
-
-def _unknown_variable(variable: str) -> str:
-    key = variable.removeprefix(_PREFIX).partition("__")[0]
-    return f"{variable} is not a setting{_nearest(key, _KEYS, _PREFIX)}"
-
-
-def _nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    near = get_close_matches(name.lower(), known, n=2)
-    offered = [prefix + (key.upper() if prefix else key) for key in near or known]
-    return f"; did you mean {' or '.join(offered)}?" if near else f"; there are {', '.join(offered)}"
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {**under, **over}
-    for key in under.keys() & over.keys():
-        if isinstance(under[key], dict) and isinstance(over[key], dict):
-            merged[key] = _merge(under[key], over[key])
-    return merged
-
-
-def _name_of(loc: Sequence[int | str], given: Mapping[str, Any], spoken: Mapping[str, Any], file: Path | None) -> str:
-    """The setting at `loc` as its author wrote it: an argument, a variable, or a key of the file."""
-    parts = [str(part) for part in loc]
-    if _holds(given, parts):
-        return "argument " + ".".join(parts)
-    if file is None or _holds(spoken, parts):
-        return _PREFIX + "__".join(parts).upper()
-    return f"{file}: {'.'.join(parts)}"
-
-
-def _holds(values: Any, path: Sequence[str]) -> bool:
-    for key in path:
-        if not isinstance(values, dict) or key not in values:
-            return False
-        values = values[key]
-    return True
-
-
-def _explain(kind: str, loc: Sequence[int | str], message: str) -> str:
-    if kind == "extra_forbidden":
-        return f"unknown{_nearest(str(loc[-1]), _TABLES[str(loc[0])] if len(loc) > 1 else _KEYS)}"
-    if kind == "path_type":
-        return "expected a path"
-    return message.removeprefix("Value error, ").replace("Input should be", "expected").replace("Field", "this key is")
+        """What pydantic-settings reads, highest priority first: the arguments, then `additional_sources`."""
+        return (init_settings, *additional_sources.get())

@@ -1,1 +1,1 @@
-"""What happens when the model is not sure or not available: routing before it, one stricter retry after it."""
+"""The route of a run, decided before any model call, and its one stricter retry after malformed output."""

@@ -2,15 +2,15 @@
 
     HandrailError
     ├── BadInput            change what you passed in
-    ├── BadSettings         mend handrail.toml or the environment
+    ├── BadSettings         correct handrail.toml or the environment
     ├── NotFound            name something that exists
     ├── MissingExtra        install the extra it names
-    └── StoreError          the store did not do what was asked; nothing of the call was written
+    └── StoreError          the store failed; nothing of the call was written
         ├── StoreBusy       try again
         ├── StoreFull       make room on the disk
         ├── StoreReadOnly   make the file writable, or point at another
         ├── StoreDamaged    restore a backup
-        ├── StoreNewer      upgrade Handrail
+        ├── StoreNewer      upgrade Handrail, or name another store
         ├── StoreOlder      run `handrail db upgrade`
         └── StoreUnreachable  start the database, or correct its address
 
@@ -22,20 +22,26 @@ from typing import ClassVar
 
 
 class HandrailError(Exception):
-    """Root of everything Handrail raises on purpose."""
+    """The root of all errors that Handrail raises."""
 
     code: ClassVar[str] = "handrail_error"
 
 
 class BadInput(HandrailError, ValueError):
+    """An argument is not valid; the message says which, and what is."""
+
     code: ClassVar[str] = "bad_input"
 
 
 class BadSettings(HandrailError):
+    """The settings are not valid; the message says where, and what is."""
+
     code: ClassVar[str] = "bad_settings"
 
 
 class NotFound(HandrailError, LookupError):
+    """What was named does not exist."""
+
     code: ClassVar[str] = "not_found"
 
 
@@ -50,32 +56,48 @@ class MissingExtra(HandrailError, ImportError):
 
 
 class StoreError(HandrailError):
+    """The store failed; nothing of the call was written."""
+
     code: ClassVar[str] = "store_error"
 
 
 class StoreBusy(StoreError):
+    """Another process is writing."""
+
     code: ClassVar[str] = "store_busy"
 
 
 class StoreFull(StoreError):
+    """The disk is full."""
+
     code: ClassVar[str] = "store_full"
 
 
 class StoreReadOnly(StoreError):
+    """The store takes no writes."""
+
     code: ClassVar[str] = "store_read_only"
 
 
 class StoreDamaged(StoreError):
+    """The store's data is damaged."""
+
     code: ClassVar[str] = "store_damaged"
 
 
 class StoreNewer(StoreError):
+    """The tables are of a version that this Handrail does not know."""
+
     code: ClassVar[str] = "store_newer"
 
 
 class StoreOlder(StoreError):
+    """The tables are missing, or of an earlier version."""
+
     code: ClassVar[str] = "store_older"
 
 
 class StoreUnreachable(StoreError):
+    """The store does not answer, or its file cannot be opened."""
+
     code: ClassVar[str] = "store_unreachable"

@@ -1,4 +1,4 @@
-"""Files replaced in one step, so that neither a reader nor a crash ever meets half of one."""
+"""Files replaced in one step, so that no reader and no crash finds half of one."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644, check: Callab
     """Writes `content` beside `path`, flushes it to disk, and renames it into place.
 
     Args:
-        path: The file to replace or create; its folder has to exist.
+        path: The file to replace or create; its directory has to exist.
         content: All of the new content.
         mode: The permissions of the new file.
         check: Called with the temporary file before it replaces the old one; what it raises leaves the old one as it

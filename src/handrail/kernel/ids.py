@@ -1,4 +1,4 @@
-"""Time-ordered identifiers, so that rows written together lie together and lists come out in order."""
+"""Time-ordered identifiers: rows written together are stored together, and sorting by id sorts by time."""
 
 import secrets
 import threading
@@ -13,10 +13,15 @@ _last = 0
 
 
 def new_id(prefix: str, now: datetime) -> str:
-    """`prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, in Crockford's base 32, lower case.
+    """A new unique id.
 
-    Ids of one process sort in the order they were made, also within a millisecond. The layout and the monotonic rule
-    are ULID's (github.com/ulid/spec).
+    It is `prefix_` and 26 characters: 48 bits of milliseconds, then 80 random bits, in Crockford's base 32, lower case.
+    The ids of one process sort in the order they were made, also within a millisecond. The layout and the monotonic
+    rule are ULID's (github.com/ulid/spec).
+
+    Args:
+        prefix: What the id is of, such as `run`.
+        now: The time.
     """
     global _last
     with _lock:

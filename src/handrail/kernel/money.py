@@ -1,4 +1,4 @@
-"""Money is whole nano-dollars (1 USD = 1_000_000_000), rounded up, so that no sum of parts falls below its whole."""
+"""Money as whole nano-dollars (1 USD = 1_000_000_000), rounded up so that no sum of parts is below its whole."""
 
 from decimal import ROUND_CEILING, Decimal
 from typing import NewType
@@ -10,20 +10,26 @@ _PER_USD = Decimal(1_000_000_000)
 
 
 def nano_usd(usd: Decimal) -> NanoUsd:
-    """Dollars to nano-dollars, rounded up (towards positive infinity)."""
+    """Dollars as nano-dollars, rounded up (towards positive infinity)."""
     return NanoUsd(int((usd * _PER_USD).to_integral_value(rounding=ROUND_CEILING)))
 
 
 def usd(amount: NanoUsd) -> Decimal:
-    """Nano-dollars to exact dollars."""
+    """Nano-dollars as exact dollars."""
     return Decimal(amount) / _PER_USD
 
 
-def show_usd(amount: NanoUsd) -> str:
-    """For people: cents from a dollar up, four significant digits below, never rounded to nothing.
+def format_usd(amount: NanoUsd) -> str:
+    """Formats money for people: cents from one dollar up, four significant digits below, never rounded to nothing.
 
-    >>> show_usd(NanoUsd(12_340_000_000)), show_usd(NanoUsd(1_234_567)), show_usd(ZERO)
+    >>> format_usd(NanoUsd(12_340_000_000)), format_usd(NanoUsd(1_234_567)), format_usd(ZERO)
     ('$12.34', '$0.001235', '$0.00')
+
+    Args:
+        amount: Nano-dollars; they may be negative.
+
+    Returns:
+        The amount with its sign and a dollar sign.
     """
     dollars = usd(amount)
     if dollars == 0 or abs(dollars) >= 1:

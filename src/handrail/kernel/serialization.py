@@ -13,33 +13,59 @@ _ZLIB = b"x"
 """How zlib's output begins, and JSON never does."""
 
 
-def as_json(found: Any) -> bytes:
-    """`found` as JSON: bytes as base 64, objects it does not know by their text, half characters as question marks."""
+class PackedJson(bytes):
+    """A document that `pack` has written."""
+
+    __slots__ = ()
+
+
+class JsonText(str):
+    """A document that `canonical_json` has written."""
+
+    __slots__ = ()
+
+
+def as_json(value: Any) -> bytes:
+    """The value as JSON, whatever it is.
+
+    Bytes become base 64, objects that JSON has no form for their text, halves of surrogate pairs question marks.
+    """
     try:
-        return to_json(found, bytes_mode="base64", fallback=str)
+        return to_json(value, bytes_mode="base64", fallback=str)
     except ValueError:
-        return json.dumps(_plain(found), ensure_ascii=False).encode("utf-8", "replace")
+        return json.dumps(_plain(value), ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _plain(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {name: _plain(value) for name, value in found.items()}
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     try:
-        return to_jsonable_python(found, bytes_mode="base64", fallback=repr, serialize_unknown=True)
+        return to_jsonable_python(value, bytes_mode="base64", fallback=repr, serialize_unknown=True)
     except ValueError:
-        # A value that holds itself.
-        return repr(found)
+        # A value that contains itself.
+        return repr(value)
 
 
-def storable(text: str) -> str:
-    r"""`text` as every store can hold it: half a surrogate pair as \udc80, NUL, which Postgres refuses, as \x00."""
+def canonical_json(value: Any) -> JsonText:
+    """The value as JSON in ASCII with sorted keys: equal documents have equal texts, and every store can hold them.
+
+    Lone surrogates are escaped, and non-finite floats written as Python's json module reads them, so nothing is lost.
+
+    Raises:
+        TypeError: For a value that JSON has no form for.
+    """
+    return JsonText(json.dumps(value, sort_keys=True, separators=(",", ":")))
+
+
+def escape_unstorable(text: str) -> str:
+    r"""The text as every store can hold it: a lone surrogate as \udc80, and NUL, which Postgres refuses, as \x00."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
-def pack(found: Any) -> bytes:
-    """`found` as JSON, compressed where it is long; `as_json` says how what JSON lacks is written."""
-    body = as_json(found)
-    return body if len(body) < _SHORT else zlib.compress(body, _LEVEL)
+def pack(value: Any) -> PackedJson:
+    """The value as JSON, compressed where it is long; `as_json` says how what JSON lacks is written."""
+    body = as_json(value)
+    return PackedJson(body if len(body) < _SHORT else zlib.compress(body, _LEVEL))
 
 
 def unpack(body: bytes) -> Any:

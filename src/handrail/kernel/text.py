@@ -1,6 +1,11 @@
-"""Text from users and models made safe to print, and durations as people read them."""
+"""Text from users and models made safe to print, and values and durations as people read them."""
 
+import json
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 # What a terminal, a browser or a reader's eye obeys instead of showing it: control characters, the marks that change
 # the direction of text, and invisible characters that join what does not belong together.
@@ -27,6 +32,14 @@ def shorten(text: str, length: int) -> str:
     """The text on one line of at most `length` characters, with an ellipsis where it was cut."""
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def format_json(value: Any) -> str:
+    """The value as JSON on one line; what JSON has no form for becomes text. The result is not sanitized."""
+    # Half a surrogate pair in a name, and bytes that are not UTF-8, raise.
+    with suppress(ValueError):
+        value = to_jsonable_python(value, fallback=str)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def format_duration(duration: timedelta | float | None) -> str:

@@ -1,1 +1,1 @@
-"""The edge to language models: selection, construction and prices."""
+"""Language models: selection, construction and prices."""

@@ -1,4 +1,4 @@
-"""Which model does an agent use that names none? And why that one?"""
+"""Selects the model for agents that name none, and says why it was selected."""
 
 import json
 import os
@@ -7,53 +7,78 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 
-from handrail.models.local.catalog import DEFAULT_BUILTIN
-
 ANTHROPIC_DEFAULT = "anthropic:claude-sonnet-5-5"
 OPENAI_DEFAULT = "openai:gpt-6.1-terra"
+BUILTIN_PREFIX = "builtin:"
+BUILTIN_DEFAULT = BUILTIN_PREFIX + "qwen2.5-coder-1.5b"
 OLLAMA_URL = "http://localhost:11434"
 _PROBE_TIMEOUT_S = 0.3
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A model's name and, for people, the reason it was chosen."""
+class SelectedModel:
+    """A model's name and the reason it was selected, for people."""
 
     name: str
-    why: str
+    reason: str
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether it is one of the built-in models, which need weights on this machine."""
+        return self.name.startswith(BUILTIN_PREFIX)
 
 
 @dataclass(frozen=True)
 class OllamaProbe:
-    """What an Ollama server that answered has installed."""
+    """The models installed on an Ollama server that responded."""
 
     models: tuple[str, ...]
 
 
-def choose(named: str | None, env: Mapping[str, str], ollama: OllamaProbe | None) -> Choice:
-    """The decision: the settings' word, else a key in the environment, else Ollama, else the built-in model."""
-    if named:
-        return Choice(named, "named in the settings")
+def select_model(configured: str | None, env: Mapping[str, str], ollama: OllamaProbe | None) -> SelectedModel:
+    """Selects the configured model, else one by an API key, else Ollama's first chat model, else the built-in one.
+
+    Args:
+        configured: The model that the settings name, if any.
+        env: Environment variables; ANTHROPIC_API_KEY and OPENAI_API_KEY are read.
+        ollama: The models of an Ollama server, or None if none responded.
+    """
+    if configured:
+        return SelectedModel(configured, "named in the settings")
     if env.get("ANTHROPIC_API_KEY", "").strip():
-        return Choice(ANTHROPIC_DEFAULT, "ANTHROPIC_API_KEY is set")
+        return SelectedModel(ANTHROPIC_DEFAULT, "ANTHROPIC_API_KEY is set")
     if env.get("OPENAI_API_KEY", "").strip():
-        return Choice(OPENAI_DEFAULT, "OPENAI_API_KEY is set")
-    if speaking := [name for name in (ollama.models if ollama else ()) if "embed" not in name]:
-        return Choice(f"ollama:{speaking[0]}", "Ollama answers on this machine")
-    return Choice(DEFAULT_BUILTIN, "no model is named, no key is set and no Ollama answers")
+        return SelectedModel(OPENAI_DEFAULT, "OPENAI_API_KEY is set")
+    if chat_models := [name for name in (ollama.models if ollama else ()) if "embed" not in name]:
+        return SelectedModel(f"ollama:{chat_models[0]}", "Ollama is running on this machine")
+    return SelectedModel(BUILTIN_DEFAULT, "no model is configured, no API key is set and Ollama is not running")
 
 
-def choose_here(named: str | None) -> Choice:
-    """The decision for this process; looks for Ollama only where nothing else decides (0.3 s at most)."""
-    choice = choose(named, os.environ, None)
-    return choose(named, os.environ, probe_ollama()) if choice.name == DEFAULT_BUILTIN and not named else choice
+def detect_model(configured: str | None) -> SelectedModel:
+    """Selects a model for this process. Ollama is probed, for at most 0.3 s, only if nothing else decides.
+
+    Args:
+        configured: The model that the settings name, if any.
+    """
+    selected = select_model(configured, os.environ, None)
+    if configured or not selected.is_builtin:
+        return selected
+    return select_model(None, os.environ, probe_ollama())
 
 
 def probe_ollama(url: str = OLLAMA_URL, timeout_s: float = _PROBE_TIMEOUT_S) -> OllamaProbe | None:
-    """Asks an Ollama server for its models; None if none answers as Ollama does."""
+    """Asks an Ollama server for its models.
+
+    Args:
+        url: The server's base URL.
+        timeout_s: Seconds to wait for it.
+
+    Returns:
+        Its models, or None if no Ollama server responds.
+    """
     try:
-        with urllib.request.urlopen(f"{url}/api/tags", timeout=timeout_s) as answer:  # noqa: S310 - a loopback address
-            listed = json.load(answer)
-        return OllamaProbe(tuple(str(model["name"]) for model in listed["models"]))
+        with urllib.request.urlopen(f"{url}/api/tags", timeout=timeout_s) as response:  # noqa: S310 - a loopback address
+            tags = json.load(response)
+        return OllamaProbe(tuple(str(model["name"]) for model in tags["models"]))
     except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return None

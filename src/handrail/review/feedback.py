@@ -1,134 +1,121 @@
-"""What people say of a run afterwards: right or wrong, and what it should have been. Verdicts are appended, so that a
-person may change their mind: a run's newest counts."""
+"""Feedback on runs: whether the outcome was right, and what was expected.
 
-from collections.abc import Callable, Mapping, Sequence
+Feedback is appended, so that a person may change their mind: a run's newest counts.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Index,
-    LargeBinary,
-    Row,
-    String,
-    Table,
-    Text,
-    delete,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import Boolean, Column, Connection, Index, String, Table, Text, delete, select, tuple_, update
 
-from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.kernel.db.columns import Packed, Timestamp
+from handrail.kernel.db.operation import Operation, operation
+from handrail.kernel.db.queries import insert_row
+from handrail.kernel.db.rows import from_row, to_row
 from handrail.kernel.db.schema import metadata
 from handrail.kernel.errors import NotFound
-from handrail.kernel.serialization import pack, storable, unpack
+from handrail.kernel.serialization import escape_unstorable
 
-verdicts = Table(
-    "verdicts",
+feedback_table = Table(
+    "feedback",
     metadata,
-    Column("verdict_id", String, primary_key=True),
+    Column("feedback_id", String, primary_key=True),
     Column("run_id", String, nullable=False),
     Column("tenant", String, nullable=False),
-    Column("is_right", Boolean, nullable=False),
-    Column("should", LargeBinary),
+    Column("is_right", Boolean, nullable=False, key="right"),
+    Column("expected", Packed),
     Column("note", Text),
-    Column("given_by", String, nullable=False),
-    Column("at_ns", BigInteger, nullable=False),
+    Column("given_by", String, nullable=False, key="by"),
+    Column("given_at", Timestamp, nullable=False, key="at"),
     Column("case_id", String),
-    Index("ix_verdicts_run_id", "run_id"),
-    Index("ix_verdicts_tenant_at_ns", "tenant", "at_ns"),
+    Index("ix_feedback_run_id", "run_id"),
+    Index("ix_feedback_tenant_given_at", "tenant", "at"),
 )
-_NEWEST_FIRST = select(verdicts).order_by(verdicts.c.at_ns.desc(), verdicts.c.verdict_id.desc())
+_NEWEST_FIRST = select(feedback_table).order_by(feedback_table.c.at.desc(), feedback_table.c.feedback_id.desc())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a person says of a run's outcome. `should` holds the fields it should have had, as JSON; `case_id` names the
-    case of an eval set that the verdict went into."""
+class Feedback:
+    """What a person thinks of a run's outcome.
 
-    verdict_id: str
+    Attributes:
+        feedback_id: Unique, and in the order of time.
+        run_id: The run.
+        tenant: The run's tenant.
+        right: Whether the outcome was right.
+        expected: The fields that the outcome should have had, as JSON.
+        note: A remark.
+        by: Who gave it.
+        at: When.
+        case_id: The case of an eval set that was made of it.
+    """
+
+    feedback_id: str
     run_id: str
     tenant: str
     right: bool
-    should: Mapping[str, Any] | None
+    expected: Mapping[str, Any] | None
     note: str | None
     by: str
     at: datetime
     case_id: str | None = None
 
 
-def give_verdict(verdict: Verdict) -> Callable[[Connection], None]:
-    """An op that appends a verdict."""
-    row = {
-        "verdict_id": verdict.verdict_id,
-        "run_id": verdict.run_id,
-        "tenant": verdict.tenant,
-        "is_right": verdict.right,
-        "should": None if verdict.should is None else pack(verdict.should),
-        "note": verdict.note and storable(verdict.note),
-        "given_by": verdict.by,
-        "at_ns": unix_ns(verdict.at),
-        "case_id": verdict.case_id,
-    }
-
-    def op(conn: Connection) -> None:
-        conn.execute(verdicts.insert(), row)
-
-    return op
+def add_feedback(feedback: Feedback) -> Operation[None]:
+    """Appends feedback."""
+    note = feedback.note and escape_unstorable(feedback.note)
+    return insert_row(feedback_table, to_row(feedback, feedback_table, note=note))
 
 
-def used_in_case(verdict_id: str, case_id: str) -> Callable[[Connection], None]:
-    """An op that notes the case which a verdict went into. It raises NotFound."""
+@operation
+def mark_used_in_case(conn: Connection, feedback_id: str, case_id: str) -> None:
+    """Records the case that was made of feedback.
 
-    def op(conn: Connection) -> None:
-        changed = conn.execute(update(verdicts).where(verdicts.c.verdict_id == verdict_id).values(case_id=case_id))
-        if changed.rowcount == 0:
-            raise _no_verdict(verdict_id)
-
-    return op
-
-
-def forget_verdicts(run_ids: Sequence[str]) -> Callable[[Connection], int]:
-    """An op that removes the verdicts on some runs, and says how many there were."""
-    return lambda conn: conn.execute(delete(verdicts).where(verdicts.c.run_id.in_(run_ids))).rowcount
+    Raises:
+        NotFound: If there is no such feedback.
+    """
+    of_id = feedback_table.c.feedback_id == feedback_id
+    if conn.execute(update(feedback_table).where(of_id).values(case_id=case_id)).rowcount == 0:
+        raise _not_found(feedback_id)
 
 
-def verdicts_of(conn: Connection, run_id: str) -> list[Verdict]:
-    """A run's verdicts, the newest first: that one counts."""
-    return [_verdict(row) for row in conn.execute(_NEWEST_FIRST.where(verdicts.c.run_id == run_id))]
+@operation
+def erase_feedback(conn: Connection, run_ids: Sequence[str]) -> int:
+    """Deletes the feedback on some runs, and returns how much there was."""
+    return conn.execute(delete(feedback_table).where(feedback_table.c.run_id.in_(run_ids))).rowcount
 
 
-def list_verdicts(conn: Connection, *, tenant: str | None, limit: int, before: str | None) -> list[Verdict]:
-    """The newest verdicts first; `before` is the id of the last verdict of the page before. Raises NotFound."""
+@operation
+def load_feedback(conn: Connection, run_id: str) -> list[Feedback]:
+    """The feedback on a run, the newest first: that one counts."""
+    return [from_row(Feedback, row) for row in conn.execute(_NEWEST_FIRST.where(feedback_table.c.run_id == run_id))]
+
+
+@operation
+def list_feedback(conn: Connection, *, tenant: str | None, limit: int, before: str | None) -> list[Feedback]:
+    """Feedback, the newest first.
+
+    Args:
+        conn: The connection to read with.
+        tenant: On whose runs; None for those of every tenant.
+        limit: The most to return.
+        before: The id of the last feedback of the page before; None for the first page.
+
+    Raises:
+        NotFound: If there is no feedback `before`.
+    """
     query = _NEWEST_FIRST.limit(limit)
     if tenant is not None:
-        query = query.where(verdicts.c.tenant == tenant)
+        query = query.where(feedback_table.c.tenant == tenant)
     if before is not None:
-        at_ns = conn.execute(select(verdicts.c.at_ns).where(verdicts.c.verdict_id == before)).scalar()
-        if at_ns is None:
-            raise _no_verdict(before)
-        query = query.where(tuple_(verdicts.c.at_ns, verdicts.c.verdict_id) < tuple_(at_ns, before))
-    return [_verdict(row) for row in conn.execute(query)]
+        at = conn.execute(select(feedback_table.c.at).where(feedback_table.c.feedback_id == before)).scalar()
+        if at is None:
+            raise _not_found(before)
+        query = query.where(tuple_(feedback_table.c.at, feedback_table.c.feedback_id) < (at, before))
+    return [from_row(Feedback, row) for row in conn.execute(query)]
 
 
-def _no_verdict(verdict_id: str) -> NotFound:
-    return NotFound(f"no verdict {verdict_id}; `list_verdicts` gives those there are")
-
-
-def _verdict(row: Row[Any]) -> Verdict:
-    return Verdict(
-        verdict_id=row.verdict_id,
-        run_id=row.run_id,
-        tenant=row.tenant,
-        right=row.is_right,
-        should=None if row.should is None else unpack(row.should),
-        note=row.note,
-        by=row.given_by,
-        at=from_unix_ns(row.at_ns),
-        case_id=row.case_id,
-    )
+def _not_found(feedback_id: str) -> NotFound:
+    return NotFound(f"no feedback {feedback_id}; `list_feedback` returns what there is")

@@ -1,53 +1,34 @@
-"""`govern`: a Pydantic AI agent becomes a named unit of production, whose every run ends in one of six ways."""
+"""`govern` puts a Pydantic AI agent under Handrail's rules: each of its runs ends in one of six outcomes."""
 
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
-from handrail.fallback.routing import THRESHOLD
+from handrail.fallback.routing import DEFAULT_THRESHOLD
 from handrail.kernel.errors import BadInput
 from handrail.kernel.ids import new_id
-from handrail.runs.store.pauses import last_pause
+from handrail.runs.store.pauses import load_pause
 
 from . import user_messages
-from .approvals import decisions
-from .completion import end_by_exception, end_run
-from .execution import Asked, Ending, Fallback, MakeDeps, Route, Unit, attempt
-from .fingerprint import define
-from .outcome import Failed, FellBack, Outcome
-from .output import also_deferring, output_adapter
-from .record import Record
-from .request import RunInput, RunRequest, checked_input, checked_name
-from .resume import no_way_on, take_over, waited
+from .approvals import deferred_results
+from .execution import Fallback, GovernedSpec, MakeDeps, Route, RunCall, execute
+from .fingerprint import define_agent
+from .outcome import Outcome
+from .output import add_deferred_output, output_adapter
+from .record import RunRecord
+from .request import RunInput, RunRequest, validate_input, validate_name
+from .resume import take_over
 from .runtime import Runtime, current_runtime
-from .store import runs
-from .streaming import StreamEvent, streamed
+from .store.queries import load_conversation, load_run
+from .streaming import StreamEvent, stream_events
 
 OutputT = TypeVar("OutputT")
 DepsT = TypeVar("DepsT")
-
-Observe: TypeAlias = Callable[[Outcome[OutputT]], Mapping[str, Any]]
-"""What of an outcome an eval case's expectations are compared with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trials(Generic[DepsT, OutputT]):
-    """How an agent is put to the test: frozen cases, what of an outcome they speak of, a fresh world for each."""
-
-    cases: Path
-    observe: Observe[OutputT]
-    deps: MakeDeps[DepsT] | None = None
-    scorers: tuple[Any, ...] = ()
-    """What judges a trial, all of them together; without any, each field that a case expects has to match exactly."""
-    seconds: float = 600
-    """How long a trial may take; one that takes longer is stopped, and has failed."""
 
 
 def govern(
@@ -57,22 +38,36 @@ def govern(
     deps: MakeDeps[DepsT] | None = None,
     fallback: Fallback[OutputT] | None = None,
     route: Route | None = None,
-    threshold: float = THRESHOLD,
+    threshold: float = DEFAULT_THRESHOLD,
     message: Callable[[OutputT], str] | None = None,
-    trials: Trials[DepsT, OutputT] | None = None,
 ) -> "GovernedAgent[DepsT, OutputT]":
-    """`agent` under Handrail's rules, itself unchanged.
+    """Puts `agent` under Handrail's rules; the agent itself is not changed.
 
-    `deps` makes a run's dependencies from its request where `run` is given none; `fallback` answers where the model
-    cannot; `route` says how likely the agent is to get a request right, and from `threshold` on it goes to the model;
-    `message` is what of an output the user reads (the output itself where it is text); `trials` says how it is
-    evaluated. Raises BadInput for a name or a threshold that is none.
+    Args:
+        agent: Any Pydantic AI agent. Declare with `handrail.tool` which of its tools are irreversible.
+        name: The agent's name in the store, on the dashboard and in `handrail.toml`: letters, digits and single
+            hyphens, such as `support-triage`.
+        deps: Makes a run's dependencies from its `RunRequest` if `run` is given none; may be asynchronous.
+        fallback: The deterministic handler, which answers when the model cannot. It returns None if it has no answer
+            either. Its output is validated like the agent's own.
+        route: Returns how likely the agent is to get a request right, before any model is called.
+        threshold: The lowest confidence, from 0 to 1, at which a request goes to the model. Below it, or outside the
+            agent's scope, a request goes to the fallback, and to a person if that has no answer.
+        message: Returns the text of an output that the user reads; by default the output itself, if it is text.
+
+    Returns:
+        The governed agent, which is run in place of `agent`.
+
+    Raises:
+        BadInput: The name or the threshold is not valid.
     """
     if not name or not all(part.isalnum() for part in name.split("-")):
-        raise BadInput(f"agent name {name!r}: letters, digits and single hyphens between them, such as support-triage")
+        raise BadInput(
+            f"agent name {name!r}: use letters and digits, with single hyphens between them, such as support-triage"
+        )
     if not 0 <= threshold <= 1:
-        raise BadInput(f"agent {name}: threshold {threshold} is no probability; give one from 0 to 1")
-    unit = Unit(
+        raise BadInput(f"agent {name}: threshold {threshold} is not a probability; use a number from 0 to 1")
+    spec = GovernedSpec(
         agent=agent,
         name=name,
         deps=deps,
@@ -81,24 +76,29 @@ def govern(
         threshold=threshold,
         message=message or _as_text,
     )
-    return GovernedAgent(unit, trials)
+    return GovernedAgent(spec)
 
 
 class GovernedAgent(Generic[DepsT, OutputT]):
-    """Made by `govern`. `agent` is the Pydantic AI agent it governs, `trials` how it is evaluated."""
+    """An agent under Handrail's rules.
 
-    def __init__(self, unit: Unit[DepsT, OutputT], trials: Trials[DepsT, OutputT] | None) -> None:
-        self.agent = unit.agent
-        self.name = unit.name
-        self.trials = trials
-        self._unit = unit
-        policy = {"threshold": unit.threshold} if unit.route else {}
-        self._definition = define(unit.agent, {"fallback": unit.fallback, "route": unit.route}, policy)
-        self._adapter = output_adapter(unit.agent.output_type)
+    Args:
+        spec: What `govern` was given; call `govern` instead of this constructor.
+    """
+
+    def __init__(self, spec: GovernedSpec[DepsT, OutputT]) -> None:
+        self.agent = spec.agent
+        """The Pydantic AI agent, unchanged."""
+        self.name = spec.name
+        """The agent's name in the store and in `handrail.toml`."""
+        self._spec = spec
+        policy = {"threshold": spec.threshold} if spec.route else {}
+        self._definition = define_agent(spec.agent, {"fallback": spec.fallback, "route": spec.route}, policy)
+        self._adapter = output_adapter(spec.agent.output_type)
 
     async def run(
         self,
-        input: RunInput = None,  # noqa: A002 - what a run is given is its input, in every place
+        input: RunInput = None,  # noqa: A002 - a run's input is called input everywhere
         *,
         user: str,
         tenant: str = "default",
@@ -106,88 +106,111 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         message_history: Sequence[ModelMessage] | None = None,
         deps: DepsT | None = None,
         make_deps: MakeDeps[DepsT] | None = None,
-        **passed: Any,
+        **agent_options: Any,
     ) -> Outcome[OutputT]:
-        """Runs the agent for one user of one tenant and says how it ended; everything is committed before it returns.
+        """Runs the agent once and commits the outcome before returning it.
 
-        `passed` goes to `Agent.run` as it is; `make_deps` takes the place of the agent's own factory for this run. With
-        a `conversation_id` and no `message_history`, the conversation so far is taken from the store.
+        Args:
+            input: The user's message: text, or a list of Pydantic AI's user contents. None continues a conversation.
+            user: Whom the agent runs for, 1 to 200 printable characters; their daily ceiling is charged.
+            tenant: The tenant that the run belongs to; its monthly ceiling is charged.
+            conversation_id: The conversation that the run continues; its messages are loaded from the store.
+            message_history: The earlier messages, in place of the stored ones.
+            deps: The run's dependencies; by default, the agent's factory makes them. They are not stored: if the run
+                stops for an approval, `resume` has to be given them again.
+            make_deps: Makes this run's dependencies in place of the agent's factory.
+            **agent_options: Passed to `pydantic_ai.Agent.run` unchanged.
 
-        Raises BadInput for an input or a name that is none, StoreError where nothing can
-        be recorded (then nothing ran, or OutcomeNotStored holds what did); programming errors and cancellation pass
-        through, recorded.
+        Returns:
+            `Answered`, `FellBack`, `Escalated`, `AwaitingApproval`, `Refused` or `Failed`.
+
+        Raises:
+            BadInput: The input or a name is not valid; nothing ran.
+            StoreError: The store failed. If the run had already ended, this is OutcomeNotStored, with the outcome.
+            Exception: Programming errors and cancellation propagate after they are recorded.
         """
         runtime = current_runtime()
         run_id = new_id("run", runtime.clock.now())
-        checked_name("tenant", tenant)
-        if conversation_id is not None:
-            checked_name("conversation_id", conversation_id)
-            if message_history is None:
-                message_history = await _stored_history(runtime, tenant, conversation_id)
+        conversation = run_id if conversation_id is None else conversation_id
         request = RunRequest(
             run_id=run_id,
             agent=self.name,
-            input=checked_input(input, may_be_empty=bool(message_history)),
-            user=checked_name("user", user),
+            input=input,
+            user=user,
             tenant=tenant,
-            conversation_id=conversation_id or run_id,
+            conversation_id=conversation,
             deps=deps,
         )
-        own_type = passed.get("output_type")
-        return await self._recorded(
-            Asked(
-                record=Record(runtime, self._definition, request),
-                history=message_history,
-                make_deps=make_deps or self._unit.deps,
-                passed=passed if own_type is None else {**passed, "output_type": also_deferring(own_type)},
-                adapter=self._adapter if own_type is None else output_adapter(own_type),
-                message=self._unit.message if own_type is None else _as_text,
-            )
-        )
+        call = await self._first_call(runtime, request, message_history, make_deps, agent_options)
+        return await execute(self._spec, call)
 
     async def resume(self, run_id: str, *, deps: DepsT | None = None) -> Outcome[OutputT]:
-        """Carries on a run whose approvals are decided; approved actions are executed, each at most once.
+        """Resumes a run whose approvals are decided; approved actions are executed, each at most once.
 
-        The worker does so by itself. What was passed to `run` besides its input is not known any more, and `deps` come
-        from the agent's factory where none are given. Raises NotFound; NotResumable for a run that waits for nobody, or
-        for somebody still; BadInput for another agent's run, or where there are no deps; and what `run` raises.
+        The worker does this automatically. The `agent_options` of the original `run` are not stored and do not apply.
+
+        Args:
+            run_id: The run's id, or a prefix of it that no other run has.
+            deps: The run's dependencies; by default, the agent's factory makes them.
+
+        Returns:
+            How the run ended, which may be another `AwaitingApproval`.
+
+        Raises:
+            NotFound: No run has this id.
+            NotResumable: The run is not waiting, or one of its approvals is not decided.
+            StillExecuting: Another process is executing one of the actions.
+            BadInput: The run belongs to another agent, or needs `deps` that nothing makes.
+            StoreError: As for `run`.
         """
         runtime = current_runtime()
         now = runtime.clock.now()
-        run = await runtime.database.read(lambda conn: runs.load_run(conn, run_id, now))
-        pause = await runtime.database.read(lambda conn: last_pause(conn, run.run_id))
+        run = await runtime.database.read(load_run(run_id, now))
+        pause = await runtime.database.read(load_pause(run.run_id))
         if run.agent != self.name:
-            raise BadInput(f"run {run.run_id} is of agent {run.agent}, not of {self.name}")
-        if pause and pause.deps_handed_over and deps is None and self._unit.deps is None:
+            raise BadInput(f"run {run.run_id} belongs to agent {run.agent}, not to {self.name}")
+        if pause and pause.deps_handed_over and deps is None and self._spec.deps is None:
             raise BadInput(f"run {run.run_id} was given its deps; pass them again, or give govern() a `deps=` factory")
-        [waiting] = await runtime.database.write(take_over(run.run_id, now))
+        [resumed] = await runtime.database.write(take_over(run.run_id, now))
         request = RunRequest(
             run_id=run.run_id,
             agent=self.name,
-            input=waiting.input,
+            input=resumed.input,
             user=run.user,
             tenant=run.tenant,
             conversation_id=run.conversation_id,
             deps=deps,
         )
-        asked = Asked(
-            record=Record(runtime, self._definition, request, waiting.carried()),
-            history=waiting.pause.messages,
-            make_deps=self._unit.deps,
-            passed={"deferred_tool_results": decisions(waiting.approvals)},
+        call = RunCall(
+            record=RunRecord(runtime, self._definition, request, resumed.state()),
+            history=resumed.pause.messages,
+            make_deps=self._spec.deps,
+            agent_options={"deferred_tool_results": deferred_results(resumed.approvals)},
             adapter=self._adapter,
-            message=self._unit.message,
-            said_before=waiting.own_messages,
+            message=self._spec.message,
+            earlier_messages=resumed.own_messages,
         )
-        return await self._recorded(asked)
+        return await execute(self._spec, call)
 
-    def run_sync(self, input: RunInput = None, *, user: str, **passed: Any) -> Outcome[OutputT]:  # noqa: A002
-        """`run` for code without an event loop."""
+    def run_sync(self, input: RunInput = None, *, user: str, **options: Any) -> Outcome[OutputT]:  # noqa: A002
+        """Runs the agent once, for code without an event loop.
+
+        Args:
+            input: As for `run`.
+            user: As for `run`.
+            **options: All other arguments of `run`.
+
+        Returns:
+            How the run ended.
+
+        Raises:
+            BadInput: An event loop is running in this thread; and what `run` raises.
+        """
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            # In the context of this call: the runner would go on in that of the first one.
-            return _runner().run(self.run(input, user=user, **passed), context=copy_context())
+            # The runner keeps the context of its first call; a later call needs its own (its `use_runtime`).
+            return _runner().run(self.run(input, user=user, **options), context=copy_context())
         raise BadInput("run_sync: an event loop is running here; use `await agent.run(...)`")
 
     def stream(
@@ -195,39 +218,53 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         input: RunInput = None,  # noqa: A002
         *,
         user: str,
-        **passed: Any,
+        **options: Any,
     ) -> AsyncGenerator[StreamEvent[OutputT]]:
-        """`run`, told while it happens: provisional text, tools, and `Ended` with the committed outcome at the end.
+        """Runs the agent once and yields its events as they happen.
 
-        Leaving early cancels the run; wrap it in `contextlib.aclosing` so that this happens at once.
+        Leaving the generator early cancels the run; wrap it in `contextlib.aclosing` so that this happens at once.
+
+        Args:
+            input: As for `run`.
+            user: As for `run`.
+            **options: All other arguments of `run`.
+
+        Returns:
+            An asynchronous generator of events: provisional text, tool calls, and at the end `Ended` with the
+            committed outcome. It raises what `run` raises.
         """
-        return streamed(lambda handler: self.run(input, user=user, event_stream_handler=handler, **passed))
+        return stream_events(lambda handler: self.run(input, user=user, event_stream_handler=handler, **options))
 
-    async def _recorded(self, asked: Asked) -> Outcome[OutputT]:
-        record = asked.record
-        try:
-            async with record.leased():
-                with record.root() as root:
-                    ending = await self._ending(asked)
-                    outcome = ending.outcome
-                    root.payload["outcome"] = outcome
-                    if isinstance(outcome, Failed | FellBack):
-                        root.fail(outcome.fault.code)
-        except BaseException as error:
-            await end_by_exception(record, error)
-            raise
-        await end_run(record, outcome, ending.said, *ending.ops)
-        return outcome
-
-    async def _ending(self, asked: Asked) -> Ending[OutputT]:
-        decided = list(asked.record.approvals.values())
-        waited(asked.record, decided)
-        stuck = no_way_on(asked.record, decided)
-        return await attempt(self._unit, asked) if stuck is None else Ending(outcome=stuck)
+    async def _first_call(
+        self,
+        runtime: Runtime,
+        request: RunRequest,
+        history: Sequence[ModelMessage] | None,
+        make_deps: MakeDeps[DepsT] | None,
+        options: Mapping[str, Any],
+    ) -> RunCall:
+        """Validates a new request, before anything is stored, and makes the call for it. Raises BadInput."""
+        validate_name("user", request.user)
+        validate_name("tenant", request.tenant)
+        validate_name("conversation_id", request.conversation_id)
+        if history is None and request.conversation_id != request.run_id:
+            history = await _stored_history(runtime, request.tenant, request.conversation_id)
+        validate_input(request.input, may_be_empty=bool(history))
+        output_type = options.get("output_type")
+        if output_type is not None:
+            options = {**options, "output_type": add_deferred_output(output_type)}
+        return RunCall(
+            record=RunRecord(runtime, self._definition, request),
+            history=history,
+            make_deps=make_deps or self._spec.deps,
+            agent_options=options,
+            adapter=self._adapter if output_type is None else output_adapter(output_type),
+            message=self._spec.message if output_type is None else _as_text,
+        )
 
 
 async def _stored_history(runtime: Runtime, tenant: str, conversation_id: str) -> list[ModelMessage]:
-    bodies = await runtime.database.read(lambda conn: runs.load_conversation(conn, tenant, conversation_id))
+    bodies = await runtime.database.read(load_conversation(tenant, conversation_id))
     return [message for body in bodies for message in ModelMessagesTypeAdapter.validate_json(body)]
 
 
@@ -239,7 +276,7 @@ _threads = threading.local()
 
 
 def _runner() -> asyncio.Runner:
-    # One loop per thread, kept: a model's HTTP connections belong to the loop they were opened in.
+    # Kept, one per thread, because a model's HTTP connections belong to the event loop that opened them.
     if not hasattr(_threads, "runner"):
         _threads.runner = asyncio.Runner()
     runner: asyncio.Runner = _threads.runner

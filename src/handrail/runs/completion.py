@@ -1,77 +1,79 @@
-"""Ends a run: outcome, cost, spans and conversation in one commit, before anybody hears of it."""
+"""Ends a run: its outcome, cost, spans and conversation are committed together, before the outcome is returned."""
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from pydantic_ai.messages import (
-    ModelMessage,
-    ModelRequest,
-    ModelResponse,
-    TextPart,
-    UserPromptPart,
-)
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
 
-from handrail.kernel.db.group_writer import Op
+from handrail.kernel.db.operation import Operation
 from handrail.kernel.errors import StoreError
 
+from .errors import OutcomeNotStored
 from .outcome import Failed, Fault, FellBack, Outcome
-from .record import Record
+from .record import RunRecord
 from .store import runs
 
+_MAX_DETAIL = 2_000
 
-class OutcomeNotStored(StoreError):
-    """The run ended, but its outcome could not be committed; `outcome` holds it. Mend the store before going on."""
-
-    def __init__(self, outcome: Outcome[Any], error: StoreError) -> None:
-        super().__init__(f"run {outcome.facts.run_id} ended ({outcome.type}) but was not stored: {error}")
-        self.outcome = outcome
+_logger = logging.getLogger(__name__)
 
 
-async def end_run(record: Record, outcome: Outcome[Any], said: Sequence[ModelMessage] | None, *ops: Op) -> None:
-    """Commits how the run ended, what it adds to its conversation and `ops`, together. Raises OutcomeNotStored.
+async def commit_outcome(
+    record: RunRecord, outcome: Outcome[Any], messages: Sequence[ModelMessage] | None, *ops: Operation[Any]
+) -> None:
+    """Commits the outcome, what the run adds to its conversation, and `ops`, in one transaction.
 
-    `said` are the agent's own messages; None lets the user's input and the outcome's message stand for them.
+    Args:
+        record: The run's record.
+        outcome: How the run ended.
+        messages: What the run adds to its conversation; with None, the user's input and the outcome's message.
+        *ops: What has to be committed if and only if the outcome is, such as the approvals that the run waits for.
+
+    Raises:
+        OutcomeNotStored: Nothing was written; the error holds the outcome.
     """
     request, now = record.request, record.runtime.clock.now()
-    if said is None:
+    if messages is None:
         prompt = [UserPromptPart(request.input)] if request.input is not None else []
-        said = [ModelRequest(prompt), ModelResponse([TextPart(outcome.message)])]
+        messages = [ModelRequest(prompt), ModelResponse([TextPart(outcome.message)])]
     fault = outcome.fault.code if isinstance(outcome, FellBack | Failed) else None
     try:
         await record.commit(
             runs.append_outcome(
-                record.claim, outcome.type, outcome.path, fault, now, _fields(outcome), record.standing()
+                record.claim, outcome.type, outcome.path, fault, now, _outcome_fields(outcome), record.row_values()
             ),
-            runs.keep_messages(
-                request.run_id,
-                request.tenant,
-                request.conversation_id,
-                now,
-                said,
-            ),
+            runs.store_messages(request.run_id, request.tenant, request.conversation_id, now, messages),
             *ops,
         )
     except StoreError as error:
+        extra = {**record.log_fields, "outcome": outcome.type, "error_code": error.code}
+        _logger.error("outcome could not be stored", extra=extra)
         raise OutcomeNotStored(outcome, error) from error
+    if fault is not None:
+        event = "run fell back" if isinstance(outcome, FellBack) else "run failed"
+        _logger.info(event, extra={**record.log_fields, "fault": fault})
 
 
-async def end_by_exception(record: Record, error: BaseException) -> None:
-    """Books a run that was cancelled or met a programming error. The exception is the caller's to raise."""
-    fault = Fault(code=_code(error), detail=f"{type(error).__name__}: {error}"[:2_000])
+async def commit_exception(record: RunRecord, error: BaseException) -> None:
+    """Commits a run that was cancelled or met a programming error as `Failed`. The caller re-raises `error`."""
+    fault = Fault(code=_fault_code(error), detail=f"{type(error).__name__}: {error}"[:_MAX_DETAIL])
     outcome = Failed(fault=fault, message="", facts=record.facts())
-    # A store that fails now is what ended the run, or is one more trouble: the first error is the one to show.
+    # Shielded, because a cancelled task may be cancelled again (by a timeout inside a task group). Without an outcome
+    # the run would look alive until its lease expires, and the cost of its last request would stay a hold.
+    # A StoreError is suppressed: either it is `error` itself, or `error` came first and is the one to raise.
     with suppress(StoreError):
-        await asyncio.shield(end_run(record, outcome, said=()))
+        await asyncio.shield(commit_outcome(record, outcome, messages=()))
 
 
-def _code(error: BaseException) -> str:
+def _fault_code(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
     return "store" if isinstance(error, StoreError) else "bug"
 
 
-def _fields(outcome: Outcome[Any]) -> dict[str, Any]:
-    return {each.name: getattr(outcome, each.name) for each in dataclasses.fields(outcome)}
+def _outcome_fields(outcome: Outcome[Any]) -> dict[str, Any]:
+    return {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}

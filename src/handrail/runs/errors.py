@@ -1,33 +1,46 @@
-"""What ends a run on purpose: neither a fault of a model or a tool nor an error in a program."""
+"""Errors that end a run or keep it from being resumed; faults of models and tools are values in the outcome."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from handrail.ceilings.decision import Refusal
-from handrail.kernel.errors import HandrailError
+from handrail.kernel.errors import HandrailError, StoreError
 from handrail.review.approvals.model import Approval
+
+from .outcome import Outcome
 
 
 class CeilingReached(HandrailError):
-    """A model request would cross a ceiling and was not sent; `refusal` has the arithmetic. Wait, or raise it."""
+    """A model request would have exceeded a ceiling and was not sent: wait until it resets, or raise the ceiling."""
 
     code: ClassVar[str] = "ceiling_reached"
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+        """The arithmetic: whose ceiling, what was requested, what would fit and when it resets."""
 
 
 class ActionUncertain(HandrailError):
-    """An approved action failed on the way, or its process died: a person has to look whether it took place."""
+    """An approved action failed midway, or its process died: a person has to check whether it took place."""
 
     code: ClassVar[str] = "action_uncertain"
 
     def __init__(self, approval: Approval, detail: str) -> None:
         super().__init__(f"approval {approval.approval_id}, {approval.tool}: {detail}")
         self.approval = approval
+        """The approved action."""
 
 
 class NotResumable(HandrailError):
-    """The run waits for nothing that is decided: look at `handrail runs show` before trying again."""
+    """The run is not waiting, or its approvals are not all decided: check `handrail runs show` first."""
 
     code: ClassVar[str] = "not_resumable"
+
+
+class OutcomeNotStored(StoreError):
+    """The run ended, but its outcome could not be committed: repair the store before going on."""
+
+    def __init__(self, outcome: Outcome[Any], error: StoreError) -> None:
+        super().__init__(f"run {outcome.facts.run_id} ended ({outcome.type}) but was not stored: {error}")
+        self.outcome = outcome
+        """How the run ended; this is the only copy."""

@@ -1,9 +1,12 @@
-"""One attempt at a run: its deps, the route, the model, and the way out where one of them stops it."""
+"""Executes a run: dependencies, route, agent, fallback, and the commit of how it ended.
+
+Every call of `run` and `resume` goes through `execute`, which returns an outcome only once it is committed.
+"""
 
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
@@ -11,16 +14,17 @@ from pydantic_ai import Agent, DeferredToolRequests
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.run import AgentRunResult
 
-from handrail.fallback.routing import Confidence, Decision, decide_route
-from handrail.kernel.db.group_writer import Op
+from handrail.fallback.routing import Confidence, RouteDecision, decide_route
+from handrail.kernel.db.operation import Operation
 from handrail.review.approvals.store import propose
-from handrail.runs.store.pauses import Pause, keep_pause
+from handrail.runs.store.pauses import Pause, store_pause
 
 from . import user_messages
-from .approvals import proposals
+from .approvals import new_approvals
 from .capability import RunGovernance
+from .completion import commit_exception, commit_outcome
 from .errors import ActionUncertain, CeilingReached
-from .faults import ToolFault, fault_of, is_bug
+from .faults import ToolFault, fault_from, is_bug
 from .outcome import (
     Answered,
     AwaitingApproval,
@@ -31,26 +35,27 @@ from .outcome import (
     Outcome,
     Proposal,
     Refused,
-    proposed,
+    proposals_of,
 )
-from .output import deferring, validated
-from .record import Record
+from .output import allow_deferred_tools, validate_output
+from .record import RunRecord
 from .request import RunRequest
+from .resume import blocked_outcome, record_waiting_time
 
 OutputT = TypeVar("OutputT")
 DepsT = TypeVar("DepsT")
 
 Fallback: TypeAlias = Callable[[RunRequest], Awaitable[OutputT | None]]
-"""The deterministic handler: gets the request, with its deps, and gives an output, or None where it has none."""
+"""The deterministic handler: takes the request, with its deps, and returns an output, or None if it has none."""
 MakeDeps: TypeAlias = Callable[[RunRequest], DepsT | Awaitable[DepsT]]
 """Makes a run's dependencies from its request."""
 Route: TypeAlias = Callable[[RunRequest], Confidence | Awaitable[Confidence]]
-"""How likely it is that the agent will get this request right."""
+"""Returns how likely the agent is to get a request right."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unit(Generic[DepsT, OutputT]):
-    """What `govern` was given: the agent, and what stands beside it."""
+class GovernedSpec(Generic[DepsT, OutputT]):
+    """What `govern` was given: an agent and the rules for its runs."""
 
     agent: Agent[DepsT, OutputT]
     name: str
@@ -62,129 +67,135 @@ class Unit(Generic[DepsT, OutputT]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """One call of `run` or `resume`: its record, and what of the caller's it goes by."""
+class RunCall:
+    """One call of `run` or `resume`: the run's record, and what the caller passed for this call only."""
 
-    record: Record
+    record: RunRecord
     history: Sequence[ModelMessage] | None
     make_deps: MakeDeps[Any] | None
-    passed: Mapping[str, Any]
+    agent_options: Mapping[str, Any]
+    """Passed to `Agent.run` unchanged."""
     adapter: TypeAdapter[Any]
+    """Validates the fallback's output against the agent's output type."""
     message: Callable[[Any], str]
-    said_before: Sequence[ModelMessage] = ()
-    """What a run that is carried on had said of its own until it stopped."""
+    """Returns the text of an output that the user reads."""
+    earlier_messages: Sequence[ModelMessage] = ()
+    """A resumed run's own messages from before it stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending(Generic[OutputT]):
-    """An outcome, the agent's own messages where they are what was said, and what is committed with it."""
+class UncommittedOutcome(Generic[OutputT]):
+    """How a run ended, not yet committed."""
 
     outcome: Outcome[OutputT]
-    said: Sequence[ModelMessage] | None = None
-    ops: Sequence[Op] = field(default=())
+    messages: Sequence[ModelMessage] | None = None
+    """What the run adds to its conversation; with None, the user's input and the outcome's message."""
+    ops: Sequence[Operation[Any]] = ()
+    """Operations to commit together with the outcome."""
 
 
-async def attempt(unit: Unit[DepsT, OutputT], asked: Asked) -> Ending[OutputT]:
-    """How the run ends. Programming errors, cancellation and a failing store pass through."""
-    record, request = asked.record, asked.record.request
+async def execute(spec: GovernedSpec[DepsT, OutputT], call: RunCall) -> Outcome[OutputT]:
+    """Runs the agent once, commits the outcome and returns it.
+
+    Args:
+        spec: The governed agent.
+        call: The call of `run` or `resume`.
+
+    Raises:
+        StoreError: The store failed; OutcomeNotStored if the run had already ended.
+    """
+    record = call.record
     try:
-        request = await _with_deps(request, asked.make_deps)
-        elsewhere = None if record.round else await _routed_elsewhere(unit, record, request)
-        if elsewhere is not None:
-            return Ending(outcome=await _handled(unit, asked, request, elsewhere))
-        result = await _run(unit, asked, request)
-    except CeilingReached as stop:
-        return Ending(outcome=refused(record, stop))
-    except ActionUncertain as stop:
-        return Ending(outcome=uncertain(record, stop))
+        async with record.keep_lease():
+            with record.root_span() as root:
+                uncommitted = await _reach_outcome(spec, call)
+                outcome = uncommitted.outcome
+                root.payload["outcome"] = outcome
+                if isinstance(outcome, Failed | FellBack):
+                    root.fail(outcome.fault.code)
+    except BaseException as error:
+        await commit_exception(record, error)
+        raise
+    await commit_outcome(record, outcome, uncommitted.messages, *uncommitted.ops)
+    return outcome
+
+
+async def _reach_outcome(spec: GovernedSpec[DepsT, OutputT], call: RunCall) -> UncommittedOutcome[OutputT]:
+    """Runs the agent, or what takes its place. Programming errors, cancellation and a failing store propagate."""
+    record, request = call.record, call.record.request
+    approvals = list(record.approvals.values())
+    record_waiting_time(record, approvals)
+    escalated = blocked_outcome(record, approvals)
+    if escalated is not None:
+        return UncommittedOutcome(outcome=escalated)
+    try:
+        request = await _with_deps(request, call.make_deps)
+        # A resumed run was routed when it started.
+        decision = None if record.round else await _route(spec, record, request)
+        if decision is not None:
+            return UncommittedOutcome(outcome=await _handle_routed(spec, call, request, decision))
+        result = await _run_agent(spec, call, request)
+    except CeilingReached as error:
+        return UncommittedOutcome(outcome=refused_outcome(record, error))
+    except ActionUncertain as error:
+        return UncommittedOutcome(outcome=_uncertain_outcome(record, error))
     except Exception as error:
-        fault = fault_of(error)
+        fault = fault_from(error)
         if fault is None:
             raise
-        return Ending(outcome=await _fall_back(unit, asked, request, fault))
-    return _ended(asked, result)
+        return UncommittedOutcome(outcome=await _fall_back(spec, call, request, fault))
+    return _outcome_of_result(call, result)
 
 
-def refused(record: Record, stop: CeilingReached) -> Refused:
-    """Stopped by a ceiling; the user reads when it resets, in the ceilings' own time zone."""
-    resets = stop.refusal.resets_at
-    local = None if resets is None else resets.astimezone(record.runtime.limits.time_zone)
-    return Refused(refusal=stop.refusal, message=user_messages.refused(stop.refusal.scope, local), facts=record.facts())
+def refused_outcome(record: RunRecord, error: CeilingReached) -> Refused:
+    """The outcome after a ceiling refused a request; its message says when it resets, in the ceilings' time zone."""
+    refusal = error.refusal
+    resets_at = refusal.resets_at
+    local_reset = None if resets_at is None else resets_at.astimezone(record.runtime.limits.time_zone)
+    return Refused(refusal=refusal, message=user_messages.refused(refusal.scope, local_reset), facts=record.facts())
 
 
-def uncertain(record: Record, stop: ActionUncertain) -> Escalated:
-    """Handed to a person, who has to look whether the action took place."""
-    found = stop.approval
-    action = Proposal(tool=found.tool, arguments=found.arguments, call_id=found.call_id)
-    with record.recorder.span("escalate", {"handrail.reason": str(stop)}) as live:
-        live.fail("action_uncertain")
+def _uncertain_outcome(record: RunRecord, error: ActionUncertain) -> Escalated:
+    """The escalation to a person, who has to check whether the action took place."""
+    approval = error.approval
+    action = Proposal(tool=approval.tool, arguments=approval.arguments, call_id=approval.call_id)
+    with record.recorder.span("escalate", {"handrail.reason": str(error)}) as span:
+        span.fail("action_uncertain")
     return Escalated(
         reason="action_uncertain",
         message=user_messages.UNCERTAIN,
         facts=record.facts(),
         proposals=(action,),
-        detail=str(stop),
+        detail=str(error),
     )
 
 
-async def _run(unit: Unit[DepsT, OutputT], asked: Asked, request: RunRequest) -> AgentRunResult[Any]:
-    record, passed = asked.record, asked.passed
-    if passed.get("model") is None and unit.agent.model is None:
-        passed = {**passed, "model": await asyncio.to_thread(record.runtime.model)}
-    result: AgentRunResult[Any] = await deferring(unit.agent).run(
-        # A run that is carried on has its input among its messages.
-        None if record.round else request.input,
-        deps=request.deps,
-        message_history=asked.history,
-        conversation_id=request.conversation_id,
-        **{**passed, "capabilities": [RunGovernance(record), *(passed.get("capabilities") or ())]},
-    )
-    return result
+async def _with_deps(request: RunRequest, make_deps: MakeDeps[Any] | None) -> RunRequest:
+    if request.deps is not None or make_deps is None:
+        return request
+    try:
+        deps = make_deps(request)
+        return replace(request, deps=await deps if inspect.isawaitable(deps) else deps)
+    except Exception as error:
+        if is_bug(error):
+            raise
+        raise ToolFault("deps", error) from error
 
 
-def _ended(asked: Asked, result: AgentRunResult[Any]) -> Ending[Any]:
-    record, output, own = asked.record, result.output, [*asked.said_before, *result.new_messages()]
-    if not isinstance(output, DeferredToolRequests):
-        outcome = Answered(output=output, message=asked.message(output), facts=record.facts(), retried=record.retried)
-        return Ending(outcome=outcome, said=own)
-    if output.calls or not output.approvals:
-        # Calls that somebody outside is to make: nobody here can carry the run on.
-        return Ending(
-            outcome=Escalated(
-                reason="external_call", message=user_messages.PROPOSED, facts=record.facts(), proposals=proposed(output)
-            )
-        )
-    asked_for = proposals(record, output)
-    everything = result.all_messages()
-    pause = Pause(
-        round=record.round + 1,
-        messages=everything,
-        new_from=len(everything) - len(own),
-        root_span_id=record.root_span_id,
-        tools=record.tools,
-        retries_used=record.retry.used,
-        deps_handed_over=record.request.deps is not None,
-    )
-    return Ending(
-        outcome=AwaitingApproval(approvals=asked_for, message=user_messages.PROPOSED, facts=record.facts()),
-        ops=(propose(asked_for), keep_pause(record.request.run_id, pause)),
-    )
-
-
-async def _routed_elsewhere(unit: Unit[DepsT, OutputT], record: Record, request: RunRequest) -> Decision | None:
-    """The decision where it leads past the model; None where the run goes to the model or has no route."""
-    if unit.route is None:
+async def _route(spec: GovernedSpec[DepsT, OutputT], record: RunRecord, request: RunRequest) -> RouteDecision | None:
+    """The decision if it bypasses the model; None if the run goes to the model or has no route."""
+    if spec.route is None:
         return None
-    with record.recorder.span("route", {"handrail.route.threshold": unit.threshold}) as live:
+    with record.recorder.span("route", {"handrail.route.threshold": spec.threshold}) as span:
         try:
-            found = unit.route(request)
-            confidence = await found if inspect.isawaitable(found) else found
+            result = spec.route(request)
+            confidence = await result if inspect.isawaitable(result) else result
         except Exception as error:
             if is_bug(error):
                 raise
             raise ToolFault("route", error) from error
-        decision = decide_route(confidence, unit.threshold)
-        live.set(
+        decision = decide_route(confidence, spec.threshold)
+        span.set(
             {
                 "handrail.route.to": decision.to,
                 "handrail.route.reason": decision.reason,
@@ -194,11 +205,27 @@ async def _routed_elsewhere(unit: Unit[DepsT, OutputT], record: Record, request:
     return None if decision.to == "model" else decision
 
 
-async def _handled(
-    unit: Unit[DepsT, OutputT], asked: Asked, request: RunRequest, decision: Decision
+async def _run_agent(spec: GovernedSpec[DepsT, OutputT], call: RunCall, request: RunRequest) -> AgentRunResult[Any]:
+    """Runs the Pydantic AI agent with the run's capability outermost; every model call happens in it."""
+    record, options = call.record, call.agent_options
+    if options.get("model") is None and spec.agent.model is None:
+        options = {**options, "model": await asyncio.to_thread(record.runtime.model)}
+    result: AgentRunResult[Any] = await allow_deferred_tools(spec.agent).run(
+        # A resumed run's input is among its messages.
+        None if record.round else request.input,
+        deps=request.deps,
+        message_history=call.history,
+        conversation_id=request.conversation_id,
+        **{**options, "capabilities": [RunGovernance(record), *(options.get("capabilities") or ())]},
+    )
+    return result
+
+
+async def _handle_routed(
+    spec: GovernedSpec[DepsT, OutputT], call: RunCall, request: RunRequest, decision: RouteDecision
 ) -> Outcome[OutputT]:
-    """The handler's answer to what was routed past the model; a person, where it has none."""
-    outcome = await _fall_back(unit, asked, request, Fault(code=decision.reason, detail=decision.detail))
+    """The handler's answer to a request that bypassed the model; an escalation if it has none."""
+    outcome = await _fall_back(spec, call, request, Fault(code=decision.reason, detail=decision.detail))
     if not isinstance(outcome, Failed):
         return outcome
     detail = outcome.fault.detail
@@ -206,35 +233,66 @@ async def _handled(
 
 
 async def _fall_back(
-    unit: Unit[DepsT, OutputT], asked: Asked, request: RunRequest, fault: Fault
+    spec: GovernedSpec[DepsT, OutputT], call: RunCall, request: RunRequest, fault: Fault
 ) -> FellBack[OutputT] | Failed:
-    """The handler's answer in place of the model's, held to the same type; `Failed` where it has none."""
-    record, output = asked.record, None
-    if unit.fallback is not None:
-        with record.recorder.span("fallback", {"handrail.fault": fault.code}) as live:
+    """The handler's answer in place of the model's, validated against the same type; `Failed` if it has none."""
+    record, output = call.record, None
+    if spec.fallback is not None:
+        with record.recorder.span("fallback", {"handrail.fault": fault.code}) as span:
             try:
-                output = await unit.fallback(request)
+                output = await spec.fallback(request)
                 if output is not None:
-                    output = validated(asked.adapter, output)
+                    output = validate_output(call.adapter, output)
             except Exception as error:
                 if is_bug(error):
                     raise
-                live.fail("fallback_failed")
+                span.fail("fallback_failed")
                 fault = Fault(code=fault.code, detail=f"{fault.detail}; the fallback failed too: {error}")
                 output = None
-            live.payload["output"] = output
+            span.payload["output"] = output
     if output is None:
         return Failed(fault=fault, message=user_messages.failed(fault.code), facts=record.facts())
-    return FellBack(output=output, fault=fault, message=asked.message(output), facts=record.facts())
+    return FellBack(output=output, fault=fault, message=call.message(output), facts=record.facts())
 
 
-async def _with_deps(request: RunRequest, make: MakeDeps[Any] | None) -> RunRequest:
-    if request.deps is not None or make is None:
-        return request
-    try:
-        made = make(request)
-        return replace(request, deps=await made if inspect.isawaitable(made) else made)
-    except Exception as error:
-        if is_bug(error):
-            raise
-        raise ToolFault("deps", error) from error
+def _outcome_of_result(call: RunCall, result: AgentRunResult[Any]) -> UncommittedOutcome[Any]:
+    record, output = call.record, result.output
+    own_messages = [*call.earlier_messages, *result.new_messages()]
+    if not isinstance(output, DeferredToolRequests):
+        answered = Answered(output=output, message=call.message(output), facts=record.facts(), retried=record.retried)
+        return UncommittedOutcome(outcome=answered, messages=own_messages)
+    if output.calls or not output.approvals:
+        # The agent expects its caller to execute these calls, which Handrail does not do, so the run cannot go on.
+        escalated = Escalated(
+            reason="external_call",
+            message=user_messages.PROPOSED,
+            facts=record.facts(),
+            proposals=proposals_of(output),
+        )
+        return UncommittedOutcome(outcome=escalated)
+    return _await_approval(call, output, result.all_messages(), len(own_messages))
+
+
+def _await_approval(
+    call: RunCall, deferred: DeferredToolRequests, messages: Sequence[ModelMessage], own_count: int
+) -> UncommittedOutcome[Any]:
+    """Stops the run until people decide.
+
+    The outcome, the approvals and the state to resume from are committed together. Otherwise a decided approval could
+    have no run to resume, or a run could wait for an approval that does not exist.
+    """
+    record = call.record
+    approvals = new_approvals(record, deferred)
+    pause = Pause(
+        round=record.round + 1,
+        messages=messages,
+        new_from=len(messages) - own_count,
+        root_span_id=record.root_span_id,
+        tools=record.totals.tools,
+        retries_used=record.retry.used,
+        deps_handed_over=record.request.deps is not None,
+    )
+    return UncommittedOutcome(
+        outcome=AwaitingApproval(approvals=approvals, message=user_messages.PROPOSED, facts=record.facts()),
+        ops=(propose(approvals), store_pause(record.request.run_id, pause)),
+    )

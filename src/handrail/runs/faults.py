@@ -1,4 +1,4 @@
-"""Which exceptions are expected faults, that become outcomes, and which are errors in a program, that propagate."""
+"""Tells expected faults, which become outcomes, from programming errors, which propagate."""
 
 from pydantic_ai.exceptions import (
     ApprovalRequired,
@@ -26,23 +26,32 @@ from pydantic_ai.exceptions import (
 )
 
 from handrail.fallback.retry import MalformedTwice
-from handrail.models.local.weights import ModelUnavailable
+from handrail.models.errors import ModelUnavailable
 
 from .loop_guard import Looping
 from .outcome import Fault
 
 
 class ToolFault(Exception):
-    """A tool could not do its work: what it raised is the cause."""
+    """A tool failed, or a route or deps factory did; the exception that it raised is the cause."""
 
     def __init__(self, tool: str, error: Exception) -> None:
         super().__init__(f"{tool}: {type(error).__name__}: {error}")
         self.tool = tool
 
 
-# Normal talk between tools, people and the model: none of these says that the tool broke.
-TALK = (ApprovalRequired, CallDeferred, ModelRetry, SkipToolExecution, ToolFailed, ToolFailedError, ToolRetryError)
+# How tools talk to the model and to people on purpose; none of these means that the tool failed.
+TOOL_CONTROL_FLOW = (
+    ApprovalRequired,
+    CallDeferred,
+    ModelRetry,
+    SkipToolExecution,
+    ToolFailed,
+    ToolFailedError,
+    ToolRetryError,
+)
 
+_MAX_DETAIL = 2_000
 _BUGS = (
     AssertionError,
     AttributeError,
@@ -72,11 +81,11 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (RunTimedOut, "timed_out"),
     (Looping, "looping"),
     (MalformedTwice, "output_malformed"),
-    # A tool's own are wrapped in ToolFault: what comes here was raised by a model's client.
+    # What a tool raises is wrapped in ToolFault, so these come from a model's client.
     (TimeoutError, "model_timeout"),
     (OSError, "model_unavailable"),
 )
-# For models that give no more than the status; Pydantic AI's own name the kind of error.
+# For models that report nothing but the HTTP status; Pydantic AI's subclasses name the kind of error.
 _CODES_BY_STATUS = {
     400: "model_rejected",
     401: "model_auth",
@@ -91,26 +100,26 @@ _CODES_BY_STATUS = {
 }
 
 
-def fault_of(error: Exception) -> Fault | None:
-    """The fault an exception stands for, or None where it is a programming error and must propagate.
+def fault_from(error: Exception) -> Fault | None:
+    """The fault for an exception, or None if it is a programming error and must propagate.
 
-    A tool may raise anything its libraries do, so all it raises is a fault, except what only wrong code raises.
+    A tool may raise whatever its libraries raise, so any exception from a tool is a fault unless it is a bug.
     """
     if isinstance(error, ToolFault):
         return Fault(code="tool_failed", detail=str(error))
     if type(error) is ModelHTTPError:
         return Fault(code=_CODES_BY_STATUS.get(error.status_code, "model_unavailable"), detail=_detail(error))
-    for kind, code in _CODES:
-        if isinstance(error, kind):
+    for error_type, code in _CODES:
+        if isinstance(error, error_type):
             return Fault(code=code, detail=_detail(error))
     return None
 
 
 def is_bug(error: Exception) -> bool:
-    """Whether only wrong code raises this."""
+    """Whether the exception is of a type that only incorrect code raises."""
     return isinstance(error, _BUGS)
 
 
 def _detail(error: Exception) -> str:
     cause = f" ({type(error.__cause__).__name__}: {error.__cause__})" if error.__cause__ else ""
-    return f"{type(error).__name__}: {error}{cause}"[:2_000]
+    return f"{type(error).__name__}: {error}{cause}"[:_MAX_DETAIL]

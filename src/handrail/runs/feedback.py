@@ -1,14 +1,14 @@
-"""What a person says of a run afterwards: right or wrong, and what it should have been."""
+"""The public function `feedback`: records what a person thinks of a run's outcome."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from handrail.kernel.errors import BadInput
 from handrail.kernel.ids import new_id
-from handrail.review.feedback import Verdict, give_verdict
-from handrail.runs.store.runs import load_run
+from handrail.review.feedback import Feedback, add_feedback
+from handrail.runs.store.queries import load_run
 
-from .request import checked_name
+from .request import validate_name
 from .runtime import current_runtime
 
 
@@ -17,29 +17,43 @@ async def feedback(
     *,
     right: bool,
     by: str,
-    should: Mapping[str, Any] | None = None,
+    expected: Mapping[str, Any] | None = None,
     note: str | None = None,
     tenant: str | None = None,
-) -> Verdict:
-    """Keeps a person's verdict on a run; the newest counts. It may become an eval case (`handrail eval add`).
+) -> Feedback:
+    """Records a person's feedback on a run; of several, the newest counts.
 
-    `should` holds fields of the right outcome, as the agent's eval set names them. Only a run of `tenant` is found,
-    where one is given. Raises NotFound for the run, BadInput for a name that is none.
+    It may become a case of an eval set (`handrail eval add`).
+
+    Args:
+        run_id: The run, or the beginning of its id if no other run's id begins with that.
+        right: Whether the outcome was right.
+        by: Who says so.
+        expected: Fields of the right outcome, as the agent's eval set names them.
+        note: A remark.
+        tenant: Only a run of this tenant is found; None for any.
+
+    Returns:
+        The feedback as it is stored.
+
+    Raises:
+        NotFound: If there is no such run, or more than one.
+        BadInput: If the run has not ended, or `by` is not a valid name.
     """
     runtime = current_runtime()
     now = runtime.clock.now()
-    run = await runtime.database.read(lambda conn: load_run(conn, run_id, now, tenant))
+    run = await runtime.database.read(load_run(run_id, now, tenant))
     if run.status in ("running", "awaiting_approval"):
-        raise BadInput(f"run {run.run_id} is {run.status}; judge it when it has ended")
-    verdict = Verdict(
-        verdict_id=new_id("verdict", now),
+        raise BadInput(f"run {run.run_id} is {run.status}; give feedback once it has ended")
+    given = Feedback(
+        feedback_id=new_id("feedback", now),
         run_id=run.run_id,
         tenant=run.tenant,
         right=right,
-        should=should,
+        expected=expected,
         note=note,
-        by=checked_name("by", by),
+        by=validate_name("by", by),
         at=now,
     )
-    await runtime.database.write(give_verdict(verdict))
-    return verdict
+    await runtime.database.write(add_feedback(given))
+    return given

@@ -1,7 +1,7 @@
-"""Which prompt, and which whole agent, a run was made with: three hashes, and the texts they stand for.
+"""Identifies the prompt and the agent that produced a run: three hashes, and the texts behind them.
 
 `template` is the prompt as written, `rendered` the prompt as sent, `agent` everything that can change an answer:
-template, model, settings, tools, output schema, route and fallback. Baselines are kept per whole agent.
+template, model, settings, tools, output schema, route and fallback. Baselines are stored per `agent` hash.
 """
 
 import functools
@@ -18,62 +18,82 @@ from pydantic_core import to_json
 
 from .tools import effect_of
 
-# They tell where a request goes and how long it may take, not what is asked.
+# Where a request goes and how long it may take does not change the answer.
 _NOT_BEHAVIOUR = frozenset({"timeout", "max_retries", "extra_headers"})
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Three SHA-256 hashes in hex."""
+    """Three SHA-256 hashes, in hexadecimal."""
 
     template: str
+    """Of the prompt as written."""
     rendered: str
+    """Of the prompt as sent with the run's first model request."""
     agent: str
+    """Of everything that can change an answer."""
 
 
 @dataclass(frozen=True)
-class Definition:
-    """The part of an agent that is the same in all its runs."""
+class AgentDefinition:
+    """The part of a fingerprint that is the same in all runs of an agent."""
 
     template: str
+    """The prompt as written."""
     code: Mapping[str, str] = field(default_factory=dict)
-    """The route, the fallback and the like, by role: the hash of each one's source."""
+    """Hashes of the source of functions that can change an answer, by role (`route`, `fallback`)."""
     policy: Mapping[str, float] = field(default_factory=dict)
-    """The numbers that decide, by name."""
+    """Numbers that can change an answer, by name (`threshold`)."""
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What identifies a run's first request: its fingerprint, the rendered prompt, and the agent's full description."""
+class FingerprintedRequest:
+    """A run's fingerprint, with the texts behind it."""
 
     fingerprint: Fingerprint
     rendered: str
+    """The prompt as sent."""
     body: str
+    """The JSON that the agent's hash is of."""
 
 
-def define(
+def define_agent(
     agent: Agent[Any, Any], code: Mapping[str, Callable[..., Any] | None], policy: Mapping[str, float]
-) -> Definition:
-    """The definition of `agent`, with the callables and the numbers that take part in its answers."""
-    # Pydantic AI keeps what it was given in these; tests/pydantic_ai pins that at both ends of the range.
-    given = [
+) -> AgentDefinition:
+    """The part of an agent's fingerprint that is the same in all its runs.
+
+    Args:
+        agent: The agent.
+        code: Functions that can change its answers, by role; None where there is none.
+        policy: Numbers that can change its answers, by name.
+    """
+    # Private to Pydantic AI; tests/pydantic_ai pins these attributes at both ends of the supported range.
+    prompts = [
         *agent._system_prompts,  # noqa: SLF001
         *(runner.function for runner in agent._system_prompt_functions),  # noqa: SLF001
         *(sourced.instruction for sourced in agent._instructions),  # noqa: SLF001
     ]
-    template = "\n\n".join(map(_written, given))
-    sources = {role: sha256(source_of(each)) for role, each in code.items() if each is not None}
-    return Definition(template, sources, policy)
+    template = "\n\n".join(map(_template_text, prompts))
+    sources = {role: sha256(source_of(function)) for role, function in code.items() if function is not None}
+    return AgentDefinition(template, sources, policy)
 
 
-def identify(
-    definition: Definition,
+def fingerprint_request(
+    definition: AgentDefinition,
     model: str,
     settings: Mapping[str, Any],
     messages: Sequence[ModelMessage],
     parameters: ModelRequestParameters,
-) -> Sent:
-    """The fingerprint of a run by its first request to `model` (`provider:name`)."""
+) -> FingerprintedRequest:
+    """The fingerprint of a run, taken from its first model request.
+
+    Args:
+        definition: The agent's definition.
+        model: The model, as `provider:name`.
+        settings: The request's settings, with those of the model.
+        messages: The messages to send.
+        parameters: The request's tools, output and instructions.
+    """
     rendered = _rendered(messages, parameters)
     output = parameters.output_object
     body = to_json(
@@ -95,15 +115,18 @@ def identify(
         },
         fallback=lambda value: getattr(value, "__qualname__", type(value).__qualname__),
     ).decode()
-    return Sent(Fingerprint(sha256(definition.template), sha256(rendered), sha256(body)), rendered, body)
+    return FingerprintedRequest(
+        Fingerprint(sha256(definition.template), sha256(rendered), sha256(body)), rendered, body
+    )
 
 
 def sha256(text: str) -> str:
+    """The SHA-256 of `text` in UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def source_of(code: Any) -> str:
-    """The source of a function or of an object's class; its qualified name where there is no source to read."""
+    """The source of a function, or of an object's class; the qualified name if the source cannot be read."""
     if isinstance(code, functools.partial):
         bound = [*map(repr, code.args), *(f"{name}={value!r}" for name, value in code.keywords.items())]
         return "\n".join([source_of(code.func), *bound])
@@ -114,8 +137,8 @@ def source_of(code: Any) -> str:
         return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', repr(target))}"
 
 
-def _written(prompt: Any) -> str:
-    """A piece of a prompt as its author wrote it: text, or the source of what makes it."""
+def _template_text(prompt: Any) -> str:
+    """A part of the prompt as its author wrote it: text, or the source of the function that makes it."""
     if isinstance(prompt, str | TemplateStr):
         return str(prompt)
     return prompt.content if isinstance(prompt, InstructionPart) else source_of(prompt)

@@ -1,4 +1,4 @@
-"""`Governance`: the same rules for those who drive a Pydantic AI agent themselves (`agent.iter`, AG-UI)."""
+"""`Governance` governs agents that other code runs itself (`agent.iter`, AG-UI, an agent as a tool)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ from handrail.kernel.ids import new_id
 
 from . import user_messages
 from .capability import RunGovernance
-from .completion import end_by_exception, end_run
+from .completion import commit_exception, commit_outcome
 from .errors import CeilingReached
-from .execution import refused
-from .faults import fault_of
-from .fingerprint import define
-from .outcome import Answered, Escalated, Failed, Outcome, proposed
-from .record import Record
-from .request import RunRequest, checked_input, checked_name
+from .execution import refused_outcome
+from .faults import fault_from
+from .fingerprint import define_agent
+from .outcome import Answered, Escalated, Failed, Outcome, proposals_of
+from .record import RunRecord
+from .request import RunRequest, validate_input, validate_name
 from .runtime import current_runtime
 
 
@@ -26,11 +26,22 @@ from .runtime import current_runtime
 class Governance(AbstractCapability[Any]):
     """Records and governs the runs it is attached to, for one user of one tenant.
 
+    Example::
+
         result = await agent.run("Hello", capabilities=[Governance(name="support", user="u-1", tenant="acme")])
 
-    A fault is recorded as `Failed` and raised on, a ceiling as `Refused` and raised as CeilingReached: what follows is
-    the caller's. Where a tool is irreversible, the agent needs `DeferredToolRequests` among its output types; such runs
-    are recorded as `Escalated` with their proposals, since only `govern` knows how to carry them on.
+    A fault is recorded as `Failed` and its exception propagates; a ceiling is recorded as `Refused` and raised as
+    `CeilingReached`. There is no fallback; that is up to the caller. If a tool is irreversible, the agent needs
+    `DeferredToolRequests` among its output types; such runs are recorded as `Escalated` with their proposals, since
+    only agents made by `govern` can be resumed.
+
+    Args:
+        name: The agent's name, 1 to 200 printable characters.
+        user: Whom the agent runs for; their daily ceiling is charged.
+        tenant: The tenant that the run belongs to; its monthly ceiling is charged.
+
+    Raises:
+        BadInput: A run was started with an input or a name that is not valid.
     """
 
     name: str = ""
@@ -38,51 +49,60 @@ class Governance(AbstractCapability[Any]):
     tenant: str = "default"
 
     async def for_run(self, ctx: RunContext[Any]) -> AbstractCapability[Any]:
+        """Opens the record of a run; Pydantic AI calls this when the run starts.
+
+        Args:
+            ctx: The run's context.
+
+        Returns:
+            The capability that governs this one run.
+        """
         runtime = current_runtime()
         assert ctx.agent is not None
         run_id = new_id("run", runtime.clock.now())
         request = RunRequest(
             run_id=run_id,
-            agent=checked_name("name", self.name),
-            input=checked_input(ctx.prompt, may_be_empty=bool(ctx.messages)),
-            user=checked_name("user", self.user),
-            tenant=checked_name("tenant", self.tenant),
+            agent=validate_name("name", self.name),
+            input=validate_input(ctx.prompt, may_be_empty=bool(ctx.messages)),
+            user=validate_name("user", self.user),
+            tenant=validate_name("tenant", self.tenant),
             conversation_id=ctx.conversation_id or run_id,
             deps=ctx.deps,
         )
-        return _WholeRun(Record(runtime, define(ctx.agent, {}, {}), request))
+        return _RecordedRun(RunRecord(runtime, define_agent(ctx.agent, {}, {}), request))
 
 
 @dataclass(init=False)
-class _WholeRun(RunGovernance):
-    """Governs a run and, nobody else doing so, opens and ends its record."""
+class _RecordedRun(RunGovernance):
+    """Governs a run and also opens and ends its record, which `execute` does for other runs."""
 
     async def wrap_run(self, ctx: RunContext[Any], *, handler: Any) -> AgentRunResult[Any]:
         record = self.record
         try:
-            async with record.leased():
-                with record.root():
+            async with record.keep_lease():
+                with record.root_span():
                     result: AgentRunResult[Any] = await handler()
-        except CeilingReached as stop:
-            await end_run(record, refused(record, stop), None)
+        except CeilingReached as error:
+            await commit_outcome(record, refused_outcome(record, error), None)
             raise
         except BaseException as error:
-            fault = fault_of(error) if isinstance(error, Exception) else None
+            fault = fault_from(error) if isinstance(error, Exception) else None
             if fault is None:
-                await end_by_exception(record, error)
+                await commit_exception(record, error)
             else:
                 failed = Failed(fault=fault, message=user_messages.failed(fault.code), facts=record.facts())
-                await end_run(record, failed, None)
+                await commit_outcome(record, failed, None)
             raise
         outcome = self._outcome(result.output)
-        await end_run(record, outcome, result.new_messages() if isinstance(outcome, Answered) else None)
+        await commit_outcome(record, outcome, result.new_messages() if isinstance(outcome, Answered) else None)
         return result
 
     def _outcome(self, output: Any) -> Outcome[Any]:
         facts = self.record.facts()
         if isinstance(output, DeferredToolRequests):
+            proposals = proposals_of(output)
             return Escalated(
-                reason="irreversible_action", message=user_messages.PROPOSED, facts=facts, proposals=proposed(output)
+                reason="irreversible_action", message=user_messages.PROPOSED, facts=facts, proposals=proposals
             )
         message = output if isinstance(output, str) else user_messages.ANSWERED
         return Answered(output=output, message=message, facts=facts, retried=self.record.retried)

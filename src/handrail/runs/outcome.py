@@ -1,6 +1,6 @@
-"""How a run stands: one closed type, and what each way of ending counts as.
+"""How a run ended: one closed type, and the path that each outcome counts as.
 
-Every outcome has a `message` fit for the user, and a `path`; the shares of the paths are a measured service level.
+Every outcome has a `message` fit for the user, and a `path`; the shares of the paths are a service level.
 """
 
 from collections.abc import Mapping
@@ -17,29 +17,34 @@ from handrail.review.approvals.model import Approval
 OutputT = TypeVar("OutputT")
 
 Path = Literal["happy", "fallback", "human", "refused", "failed"]
+"""What a run counts as."""
 PATHS: tuple[Path, ...] = ("happy", "fallback", "human", "refused", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """An expected failure of a model, a tool or a provider. `code` is stable, `detail` is for engineers."""
+    """An expected failure of a model, a tool or a provider."""
 
     code: str
+    """Stable, for programs: `model_timeout`, `tool_failed`, `output_malformed`, `looping` and so on."""
     detail: str
+    """What happened, for engineers; not fit for users."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """A call that a run handed over without making it."""
+    """A tool call that the run did not make, and leaves to a person."""
 
     tool: str
     arguments: Mapping[str, Any]
+    """The arguments that the model chose, by parameter."""
     call_id: str
+    """The id that the model gave the call."""
 
 
-def proposed(asked: DeferredToolRequests) -> tuple[Proposal, ...]:
-    """What a run that stopped before some calls leaves to others."""
-    calls = [*asked.approvals, *asked.calls]
+def proposals_of(deferred: DeferredToolRequests) -> tuple[Proposal, ...]:
+    """The calls that a run stopped before, as proposals to a person."""
+    calls = [*deferred.approvals, *deferred.calls]
     return tuple(
         Proposal(tool=call.tool_name, arguments=call.args_as_dict(), call_id=call.tool_call_id) for call in calls
     )
@@ -47,102 +52,125 @@ def proposed(asked: DeferredToolRequests) -> tuple[Proposal, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a run cost and where to look it up."""
+    """What a run cost, and where to look it up."""
 
     run_id: str
+    """For `handrail runs show`."""
     trace_id: str
+    """For `handrail traces show`."""
     duration: timedelta
+    """From the call of `run` or `resume` to its outcome, without the time that people took to decide."""
     cost: NanoUsd = ZERO
+    """In nano-dollars, over all the run's model requests."""
     requests: int = 0
+    """Model requests that were sent."""
     tools: tuple[str, ...] = ()
     """The tools that were executed, in order."""
     model: str | None = None
-    """The first model that was asked, as `provider:name`; None where none was."""
+    """The first model that was called, as `provider:name`; None if none was."""
     agent_hash: str | None = None
-    """The fingerprint of the whole agent, known once a model was asked."""
+    """The fingerprint of the whole agent; None if no model was called."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answered(Generic[OutputT]):
-    """The agent's own answer; it satisfies the output type. `retried` says malformed work was put right on the way."""
+    """The agent's own answer."""
 
     type: ClassVar[str] = "answered"
     output: OutputT
+    """Validated against the agent's output type, and complete."""
     message: str
+    """What the user reads."""
     facts: Facts
     retried: bool = False
+    """Whether the run used its one stricter retry after malformed output."""
 
     @property
     def path(self) -> Path:
+        """`fallback` after a retry, else `happy`."""
         return "fallback" if self.retried else "happy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FellBack(Generic[OutputT]):
-    """The deterministic handler's answer, validated like the agent's; `fault` says why it was needed."""
+    """The deterministic handler's answer, in place of the agent's."""
 
     type: ClassVar[str] = "fell_back"
     path: ClassVar[Path] = "fallback"
     output: OutputT
+    """Validated against the agent's output type."""
     fault: Fault
+    """Why the fallback was needed: a fault, or a route that bypassed the model (`low_confidence`, `out_of_scope`)."""
     message: str
+    """What the user reads."""
     facts: Facts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Escalated:
-    """Handed to a person. `reason` is stable, `detail` is for the person who looks."""
+    """Handed to a person."""
 
     type: ClassVar[str] = "escalated"
     path: ClassVar[Path] = "human"
     reason: str
+    """Stable, for programs: `approval_expired`, `action_uncertain`, `low_confidence` and so on."""
     message: str
+    """What the user reads."""
     facts: Facts
     proposals: tuple[Proposal, ...] = ()
+    """Tool calls that the run did not make, or whose effect has to be checked."""
     detail: str = ""
+    """What the person who takes over should know."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AwaitingApproval:
-    """Stopped before irreversible actions until people decide. Not an ending: it has no path yet."""
+    """Stopped before irreversible actions until people decide. The run goes on later, so it has no path yet."""
 
     type: ClassVar[str] = "awaiting_approval"
     path: ClassVar[None] = None
     approvals: tuple[Approval, ...]
+    """One for each action; the run can be resumed once all of them are decided."""
     message: str
+    """What the user reads."""
     facts: Facts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """Stopped by a ceiling before it could be crossed; `refusal` has the arithmetic."""
+    """A ceiling refused a model request before it was sent."""
 
     type: ClassVar[str] = "refused"
     path: ClassVar[Path] = "refused"
     refusal: Refusal
+    """The arithmetic: what was requested, spent and held, and what would fit."""
     message: str
+    """What the user reads."""
     facts: Facts
 
     @property
     def scope(self) -> str:
-        """Whose ceiling it is: the run's, the user's, the tenant's; or `price` where nobody knows the model's."""
+        """Whose ceiling it is: `run`, `user` or `tenant`; or `price` if the model's price is not known."""
         return self.refusal.scope
 
     @property
     def resets_at(self) -> datetime | None:
-        """When to try again; None where waiting does not help."""
+        """When to try again, in UTC; None if waiting does not help."""
         return self.refusal.resets_at
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """No answer, and no fallback that had one."""
+    """No answer from the agent, and none from a fallback."""
 
     type: ClassVar[str] = "failed"
     path: ClassVar[Path] = "failed"
     fault: Fault
+    """What went wrong."""
     message: str
+    """What the user reads."""
     facts: Facts = field(repr=False)
 
 
 Outcome: TypeAlias = Answered[OutputT] | FellBack[OutputT] | Escalated | AwaitingApproval | Refused | Failed
+"""How a run ended; `match` on it."""

@@ -1,4 +1,4 @@
-"""The agent's output type, as what a fallback's answer is held to, and as what lets a run stop before an action."""
+"""Works with an agent's output type: to validate a fallback's output, and to stop a run before an irreversible call."""
 
 import copy
 import inspect
@@ -13,46 +13,51 @@ OutputT = TypeVar("OutputT")
 
 
 def output_adapter(spec: Any) -> TypeAdapter[Any]:
-    """What validates an answer of the output type `spec`, in any of the forms that `Agent(output_type=)` takes."""
-    kinds = tuple(dict.fromkeys(_kinds(spec)))
-    union: Any = Union[kinds] if kinds else str  # noqa: UP007 - the types are known only here
+    """A validator for outputs of the type `spec`, in any of the forms that `Agent(output_type=)` takes."""
+    types = tuple(dict.fromkeys(_output_types(spec)))
+    union: Any = Union[types] if types else str  # noqa: UP007 - the types are known only here
     return TypeAdapter(union)
 
 
-def validated(adapter: TypeAdapter[OutputT], found: OutputT) -> OutputT:
-    """`found` as `adapter` reads it back. Raises ValidationError, also for an object built around its own checks."""
-    return adapter.validate_python(adapter.dump_python(found, warnings=False))
+def validate_output(adapter: TypeAdapter[OutputT], output: OutputT) -> OutputT:
+    """Returns `output` validated from its own dump, so that an object from `model_construct` is checked as well.
+
+    Raises:
+        ValidationError: The output does not fit the type.
+    """
+    return adapter.validate_python(adapter.dump_python(output, warnings=False))
 
 
-def deferring(agent: Agent[Any, OutputT]) -> Agent[Any, OutputT]:
-    """`agent` as it is now, but for one thing: a run of it may end in DeferredToolRequests.
+def allow_deferred_tools(agent: Agent[Any, OutputT]) -> Agent[Any, OutputT]:
+    """A shallow copy of `agent` whose runs may also end in `DeferredToolRequests`.
 
-    Naming a second output type for each run would build its schema anew (2 ms), and is refused to an agent with output
-    validators. The flag is private to Pydantic AI; tests/pydantic_ai pins it at both ends of the range.
+    Passing a second output type with each run would build its schema each time (2 ms), and Pydantic AI rejects it for
+    agents with output validators. The flag is private to Pydantic AI; tests/pydantic_ai pins it at both ends of the
+    supported range.
     """
     schema = agent._output_schema  # noqa: SLF001
     if schema.allows_deferred_tools:
         return agent
-    twin = copy.copy(agent)
-    twin._output_schema = copy.copy(schema)  # noqa: SLF001
-    twin._output_schema.allows_deferred_tools = True  # noqa: SLF001
-    return twin
+    copied = copy.copy(agent)
+    copied._output_schema = copy.copy(schema)  # noqa: SLF001
+    copied._output_schema.allows_deferred_tools = True  # noqa: SLF001
+    return copied
 
 
-def also_deferring(spec: Any) -> list[Any]:
-    """An output type given for one run, with DeferredToolRequests beside it."""
+def add_deferred_output(spec: Any) -> list[Any]:
+    """An output type for one run, with `DeferredToolRequests` added."""
     return [*(spec if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]), DeferredToolRequests]
 
 
-def _kinds(spec: Any) -> list[Any]:
+def _output_types(spec: Any) -> list[Any]:
     if isinstance(spec, list | tuple):
-        return [kind for each in spec for kind in _kinds(each)]
+        return [output_type for part in spec for output_type in _output_types(part)]
     if isinstance(spec, ToolOutput):
-        return _kinds(spec.output)
+        return _output_types(spec.output)
     if isinstance(spec, NativeOutput | PromptedOutput):
-        return _kinds(spec.outputs)
+        return _output_types(spec.outputs)
     if isinstance(spec, TextOutput):
-        return _kinds(spec.output_function)
+        return _output_types(spec.output_function)
     if spec is DeferredToolRequests:
         return []
     if inspect.isroutine(spec):

@@ -1,7 +1,22 @@
-"""A run's record while it is under way: what it has used, which spans have ended, and what the next commit must hold.
+"""A run's record while the run is under way: its totals, trace and fingerprint, and what its next commit holds.
 
-The first commit opens the run, each further model request brings it up to date, the last appends its outcome. A run
-that waited for people is carried on under the same record.
+What commits together, and why:
+
+- The first commit opens the run: its row, its input and the hold of the first model request. No request is sent for a
+  run that the store does not know.
+- Each further hold commits with the settlement of the request before it, the spans that ended since, and the run's new
+  totals: one transaction for each model request, and never a hold without the state that led to it.
+- The last commit holds the outcome, what the run adds to its conversation, the last settlement and the last spans. Only
+  then does the caller learn how the run ended.
+
+If the process dies between a hold and its settlement, the hold stays in the ledger. The provider may have served the
+request, so the hold counts as spent in every later decision, and the worker charges it once it has expired.
+
+Two things guard a run against a second process. The *lease* says that a process is working on the run: it is renewed in
+the background and with every commit, and a run without an outcome whose lease has expired counts as interrupted. The
+*claim* numbers the processes that took the run, one after another. Every update of the run's row names its claim, so a
+process that was silent for too long and lost the run gets `TakenOver` at its next commit. The whole commit fails with
+it, the hold included: such a process can neither spend nor end the run.
 """
 
 import asyncio
@@ -15,58 +30,76 @@ from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model, ModelRequestParameters
 
 from handrail.fallback.retry import OneRetry
-from handrail.kernel.clock import unix_ns
-from handrail.kernel.db.group_writer import Op
+from handrail.kernel.db.operation import Operation
 from handrail.kernel.errors import StoreError
-from handrail.kernel.money import ZERO, NanoUsd
-from handrail.review.approvals.model import EXECUTING, Approval
-from handrail.review.approvals.store import renew_executing
+from handrail.kernel.money import NanoUsd
+from handrail.review.approvals.model import EXECUTION_LEASE, Approval
+from handrail.review.approvals.store import renew_execution
 from handrail.traces import semconv
 from handrail.traces.model import Usage
 from handrail.traces.recorder.recorder import LiveSpan, Recorder
 from handrail.traces.recorder.steps import recording
-from handrail.traces.store.spans import StoreSpans
 
-from .fingerprint import Definition, Fingerprint, Sent, identify
+from .commit_buffer import CommitBuffer
+from .fingerprint import AgentDefinition, Fingerprint, FingerprintedRequest, fingerprint_request
 from .loop_guard import LoopGuard
 from .outcome import Facts
 from .request import RunRequest
 from .runtime import Runtime
 from .store import runs
+from .totals import RunTotals
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
-    """What a run that waited for people had used until then, and what they decided."""
+class ResumeState:
+    """What a paused run had used, and what people decided: the state that it is resumed from."""
 
     claim: runs.Claim
     trace_id: str
     root_span_id: str
     round: int
+    """How often the run has stopped for approvals."""
     approvals: Sequence[Approval]
     model: str | None
     fingerprint: Fingerprint | None
-    requests: int
-    usage: Usage
-    cost: NanoUsd
-    tools: Sequence[str]
+    totals: RunTotals
     retries_used: int
-    messages: int
-    """How many messages the run has exchanged so far."""
+    message_count: int
+    """How many messages the spans already contain."""
 
 
-class Record:
+@dataclass(frozen=True, kw_only=True)
+class RetryRequest:
+    """What is different about the model request that is the one stricter retry."""
+
+    instruction: str
+    retry_of: str | None
+    """The id of the span of the request that is retried; None if another process sent it."""
+
+
+class RunRecord:
     """One run. Not shared between runs; used from one event loop."""
 
     def __init__(
-        self, runtime: Runtime, definition: Definition, request: RunRequest, carried: Carried | None = None
+        self,
+        runtime: Runtime,
+        definition: AgentDefinition,
+        request: RunRequest,
+        resumed: ResumeState | None = None,
     ) -> None:
         self.runtime = runtime
         self.request = request
-        self.approvals: Mapping[str, Approval] = {each.call_id: each for each in carried.approvals} if carried else {}
-        """What people decided, by the id of the call."""
-        self.round = carried.round if carried else 0
-        self.claim = carried.claim if carried else runs.Claim(request.run_id)
+        self.claim = resumed.claim if resumed else runs.Claim(request.run_id)
+        self.round = resumed.round if resumed else 0
+        self.totals = resumed.totals if resumed else RunTotals()
+        self.approvals: Mapping[str, Approval] = (
+            {approval.call_id: approval for approval in resumed.approvals} if resumed else {}
+        )
+        """The decided approvals, by the id of the tool call."""
+        self.executing: set[str] = set()
+        """The ids of the approvals whose actions are being executed."""
+        self.loop_guard = LoopGuard(self.totals.requests)
+        self.retry = OneRetry(resumed.retries_used if resumed else 0)
         self.recorder = Recorder(
             runtime.clock,
             {
@@ -78,139 +111,170 @@ class Record:
             },
             runtime.telemetry,
         )
-        self.loops = LoopGuard(carried.requests if carried else 0)
-        self.retry = OneRetry(carried.retries_used if carried else 0)
-        self.requests = carried.requests if carried else 0
-        self.usage = carried.usage if carried else Usage()
-        self.cost = carried.cost if carried else ZERO
-        self.tools = list(carried.tools) if carried else []
-        self.last_request: str | None = None
-        self.executing: set[str] = set()
-        """The approvals whose actions are being executed."""
         self._definition = definition
-        self._carried = carried
+        self._resumed = resumed
+        self._buffer = CommitBuffer(runtime.database)
         self._root: LiveSpan | None = None
-        self._opening: dict[str, Any] | None = None
-        self._pending: list[Op] = []
-        self._unstored: list[Op] = []
-        self._sent: Sent | None = None
-        self._fingerprint = carried.fingerprint if carried else None
-        self._model = carried.model if carried else None
-        self._messages_seen = carried.messages if carried else 0
+        self._last_request_span: str | None = None
+        self._fingerprinted: FingerprintedRequest | None = None
+        self._fingerprint = resumed.fingerprint if resumed else None
+        self._model = resumed.model if resumed else None
+        self._message_count = resumed.message_count if resumed else 0
 
     @contextmanager
-    def root(self) -> Iterator[LiveSpan]:
-        """The run's own span; of a run that is carried on, one more below its first."""
-        agent, carried = self.request.agent, self._carried
+    def root_span(self) -> Iterator[LiveSpan]:
+        """The run's own span; a resumed run gets one more, below its first."""
+        agent, resumed = self.request.agent, self._resumed
         with ExitStack() as spans:
             spans.enter_context(recording(self.recorder))
-            if carried:
-                spans.enter_context(self.recorder.under(carried.trace_id, carried.root_span_id))
+            if resumed:
+                spans.enter_context(self.recorder.child_of(resumed.trace_id, resumed.root_span_id))
             attributes = {semconv.OPERATION: "invoke_agent", "handrail.run.round": self.round + 1}
-            live = spans.enter_context(self.recorder.span(f"invoke_agent {agent}", attributes))
-            self._root = live
-            live.payload["input"] = self.request.input
-            if not carried:
-                self._opening = {
-                    "run_id": self.request.run_id,
-                    "agent": agent,
-                    "tenant": self.request.tenant,
-                    "user_id": self.request.user,
-                    "conversation_id": self.request.conversation_id,
-                    "trace_id": live.trace_id,
-                    "started_ns": unix_ns(self.runtime.clock.now()),
-                }
-            yield live
+            span = spans.enter_context(self.recorder.span(f"invoke_agent {agent}", attributes))
+            self._root = span
+            span.payload["input"] = self.request.input
+            if not resumed:
+                self._open_run(span.trace_id)
+            yield span
 
     @property
     def root_span_id(self) -> str:
-        """The id of the run's first span, below which it is carried on."""
+        """The id of the run's first span, below which it is resumed."""
         assert self._root is not None
-        return self._carried.root_span_id if self._carried else self._root.span_id
+        return self._resumed.root_span_id if self._resumed else self._root.span_id
 
     @property
     def agent_hash(self) -> str | None:
-        """The fingerprint of the whole agent, known from its first request on."""
+        """The fingerprint of the whole agent; None before the run's first model request."""
         return self._fingerprint.agent if self._fingerprint else None
 
     @property
     def retried(self) -> bool:
-        """Whether malformed work was given its second try."""
+        """Whether the one stricter retry was used."""
         return self.retry.used > 0
 
-    async def commit(self, *ops: Op) -> list[Any]:
-        """Writes what is pending, the spans that have ended and `ops`, together; the results of `ops`.
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """The `extra` fields of every log record about the run."""
+        return {"run_id": self.request.run_id, "agent": self.request.agent, "tenant": self.request.tenant}
 
-        The first commit opens the run. What could not be written stays pending.
+    def facts(self) -> Facts:
+        """What the run has cost so far, and where to look it up."""
+        assert self._root is not None
+        return Facts(
+            run_id=self.request.run_id,
+            trace_id=self._root.trace_id,
+            duration=timedelta(microseconds=(self.recorder.now_ns() - self._root.start_ns) // 1_000),
+            cost=self.totals.cost,
+            requests=self.totals.requests,
+            tools=self.totals.tools,
+            model=self._model,
+            agent_hash=self.agent_hash,
+        )
+
+    def begin_request(
+        self,
+        model: Model,
+        settings: Mapping[str, Any],
+        messages: Sequence[ModelMessage],
+        parameters: ModelRequestParameters,
+    ) -> RetryRequest | None:
+        """Counts one more model request and takes the run's fingerprint from the first one.
+
+        Args:
+            model: The model to request.
+            settings: The request's settings, without those of the model.
+            messages: The messages to send.
+            parameters: The request's tools, output and instructions.
+
+        Returns:
+            What is different if this request is the one stricter retry; None if it is not.
+
+        Raises:
+            Looping: The run has made MAX_REQUESTS requests.
         """
-        opening, self._opening = self._opening, None
-        pending, self._pending = self._pending, []
-        unstored, self._unstored = self._unstored, []
-        if spans := self.recorder.take():
-            unstored.append(StoreSpans(spans))
-        first = [runs.start({**opening, **self.standing()}, self.request.input)] if opening else []
-        # Spans go last, since they touch rows that all runs of a tenant share: Postgres would find two runs waiting for
-        # each other where one of them has those rows and not yet the tenant's account.
-        writing = asyncio.ensure_future(self.runtime.database.write(*first, *pending, *ops, *unstored))
-        try:
-            results = await asyncio.shield(writing)
-        except BaseException:
-            # A cancelled caller must know, too, whether the write that it left behind took place.
-            await asyncio.wait([writing])
-            if writing.exception() is not None:
-                self._opening, self._pending = opening, [*pending, *self._pending]
-                self._unstored = [*unstored, *self._unstored]
-            raise
-        if self._sent is not None:
-            self.runtime.saw(self._sent.fingerprint)
-        before = len(first) + len(pending)
-        return results[before : before + len(ops)]
+        self.loop_guard.count_request()
+        self._take_fingerprint(model, settings, messages, parameters)
+        self.totals = self.totals.with_request()
+        instruction = self.retry.take_instruction()
+        if instruction is None:
+            return None
+        return RetryRequest(instruction=instruction, retry_of=self._last_request_span)
 
-    def standing(self) -> dict[str, Any]:
-        """The run's columns as they are now; writing them keeps the run from counting as interrupted."""
-        sent = self._fingerprint
+    @contextmanager
+    def request_span(
+        self, name: str, attributes: Mapping[str, Any], messages: Sequence[ModelMessage]
+    ) -> Iterator[LiveSpan]:
+        """A span around one model request; its payload has those messages that no earlier span has.
+
+        Args:
+            name: The span's name.
+            attributes: The span's attributes.
+            messages: All messages of the request.
+        """
+        with self.recorder.span(name, attributes) as span:
+            span.payload["messages"] = list(messages[self._message_count :])
+            # The response is kept with this span, so the next request begins after it.
+            self._message_count = len(messages) + 1
+            self._last_request_span = span.span_id
+            yield span
+
+    def withdraw_request(self) -> None:
+        """Takes back the count of a request that was refused, and so not sent."""
+        self.totals = self.totals.without_request()
+
+    def settle(self, usage: Usage, cost: NanoUsd, settlement: Operation[Any]) -> None:
+        """Adds what a model request used.
+
+        Args:
+            usage: The tokens that it used.
+            cost: What it cost, in nano-dollars.
+            settlement: Settles its hold; part of the next commit.
+        """
+        self.totals = self.totals.with_settled(usage, cost)
+        self._buffer.add(settlement)
+
+    def add_tool(self, name: str) -> None:
+        """Records that the tool `name` was executed."""
+        self.totals = self.totals.with_tool(name)
+
+    async def commit(self, *ops: Operation[Any]) -> list[Any]:
+        """Writes what is pending, the spans that have ended and `ops` together; the first commit opens the run.
+
+        Returns:
+            The results of `ops`, in order.
+
+        Raises:
+            StoreError: Nothing was written; what was pending is written by the next commit.
+        """
+        results = await self._buffer.commit(ops, self.recorder.drain())
+        if self._fingerprinted is not None:
+            self.runtime.remember_fingerprint(self._fingerprinted.fingerprint)
+        return results
+
+    def row_values(self) -> dict[str, Any]:
+        """The run's columns as they are now. Writing them renews the run's lease."""
+        fingerprint = self._fingerprint
         return {
-            "lease_until_ns": unix_ns(self.runtime.clock.now() + runs.LEASE),
+            "lease_until": self.runtime.clock.now() + runs.LEASE,
             "model": self._model,
-            "requests": self.requests,
-            "input_tokens": self.usage.input,
-            "output_tokens": self.usage.output,
-            "cost": self.cost,
-            "template_hash": sent and sent.template,
-            "rendered_hash": sent and sent.rendered,
-            "agent_hash": sent and sent.agent,
+            "requests": self.totals.requests,
+            "input_tokens": self.totals.usage.input,
+            "output_tokens": self.totals.usage.output,
+            "cost": self.totals.cost,
+            "template_hash": fingerprint and fingerprint.template,
+            "rendered_hash": fingerprint and fingerprint.rendered,
+            "agent_hash": fingerprint and fingerprint.agent,
         }
 
-    def standing_ops(self) -> list[Op]:
-        """What brings the run's row up to date; nothing before the commit that opens it, which does."""
-        return [] if self._opening else [runs.advance(self.claim, self.standing())]
-
-    def book(self, usage: Usage, cost: NanoUsd, settling: Op) -> None:
-        """Adds what a model request used; its settlement rides with the next commit."""
-        self.cost = NanoUsd(self.cost + cost)
-        self.usage = Usage(
-            input=self.usage.input + usage.input,
-            output=self.usage.output + usage.output,
-            cache_read=self.usage.cache_read + usage.cache_read,
-            cache_write=self.usage.cache_write + usage.cache_write,
-        )
-        self._pending.append(settling)
-
-    def next_is_retry(self) -> tuple[str | None, str | None]:
-        """Of the request to come: the span that it tries again and its stricter instruction; None twice for a first."""
-        instruction = self.retry.take()
-        return (None, None) if instruction is None else (self.last_request, instruction)
-
-    def not_yet_kept(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
-        """The messages that no span before has; the response to come, kept with its own span, counts as one."""
-        found = list(messages[self._messages_seen :])
-        self._messages_seen = len(messages) + 1
-        return found
+    def row_update(self) -> list[Operation[Any]]:
+        """The update of the run's row; empty if the next commit inserts the row."""
+        return [] if self._buffer.opens_run else [runs.update_run(self.claim, self.row_values())]
 
     @asynccontextmanager
-    async def leased(self) -> AsyncIterator[None]:
-        """Renews the run's lease while the block runs, also when a tool takes minutes."""
-        renewal = asyncio.create_task(self._renew())
+    async def keep_lease(self) -> AsyncIterator[None]:
+        """Renews the run's lease while the block runs, even if a tool takes minutes."""
+        renewal = asyncio.create_task(self._renew_lease())
         try:
             yield
         finally:
@@ -218,45 +282,42 @@ class Record:
             with suppress(asyncio.CancelledError):
                 await renewal
 
-    def facts(self) -> Facts:
-        """What the run has cost so far."""
-        assert self._root is not None
-        return Facts(
-            run_id=self.request.run_id,
-            trace_id=self._root.trace_id,
-            duration=timedelta(microseconds=(self.recorder.now_ns() - self._root.start_ns) // 1_000),
-            cost=self.cost,
-            requests=self.requests,
-            tools=tuple(self.tools),
-            model=self._model,
-            agent_hash=self.agent_hash,
-        )
+    def _open_run(self, trace_id: str) -> None:
+        row = {
+            "run_id": self.request.run_id,
+            "agent": self.request.agent,
+            "tenant": self.request.tenant,
+            "user": self.request.user,
+            "conversation_id": self.request.conversation_id,
+            "trace_id": trace_id,
+            "started_at": self.runtime.clock.now(),
+        }
+        self._buffer.open_with(lambda: runs.start_run({**row, **self.row_values()}, self.request.input))
 
-    def identify(
+    def _take_fingerprint(
         self,
         model: Model,
         settings: Mapping[str, Any],
         messages: Sequence[ModelMessage],
         parameters: ModelRequestParameters,
     ) -> None:
-        """Takes the run's fingerprint from its first request; later ones change nothing."""
         if self._fingerprint is not None:
             return
         self._model = f"{model.system}:{model.model_name}"
         settings = {**(model.settings or {}), **settings}
-        self._sent = identify(self._definition, self._model, settings, messages, parameters)
-        self._fingerprint = self._sent.fingerprint
+        fingerprinted = fingerprint_request(self._definition, self._model, settings, messages, parameters)
+        self._fingerprinted, self._fingerprint = fingerprinted, fingerprinted.fingerprint
         assert self._root is not None
         self._root.set({semconv.FINGERPRINT: self._fingerprint.agent})
-        template, agent = self._definition.template, self.request.agent
-        if not self.runtime.has_seen(self._sent.fingerprint):
-            self._pending.append(runs.remember(self._sent, template, agent, self.runtime.clock.now()))
+        if not self.runtime.knows_fingerprint(self._fingerprint):
+            now = self.runtime.clock.now()
+            self._buffer.add(runs.store_definition(fingerprinted, self._definition.template, self.request.agent, now))
 
-    async def _renew(self) -> None:
+    async def _renew_lease(self) -> None:
         while True:
             await self.runtime.clock.sleep(runs.LEASE.total_seconds() / 3)
-            # A store that fails now says so at the next commit, which the run cannot go on without.
+            # If the store stays broken, the next commit fails too, and that ends the run.
             with suppress(StoreError):
                 now = self.runtime.clock.now()
-                actions = [renew_executing(each, now + EXECUTING) for each in self.executing]
-                await self.runtime.database.write(runs.renew(self.claim, now + runs.LEASE), *actions)
+                actions = [renew_execution(approval_id, now + EXECUTION_LEASE) for approval_id in self.executing]
+                await self.runtime.database.write(runs.renew_run_lease(self.claim, now + runs.LEASE), *actions)

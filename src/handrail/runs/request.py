@@ -1,4 +1,4 @@
-"""What a run was asked: the input and for whom. The fallback, the route and the deps factory see exactly this."""
+"""A run's request: its input, user and tenant. The fallback, the route and the deps factory receive it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,39 +9,51 @@ from pydantic_ai.messages import TextContent, UserContent
 from handrail.kernel.errors import BadInput
 
 RunInput: TypeAlias = str | Sequence[UserContent] | None
+"""The user's message: text, or Pydantic AI's user contents. None continues a conversation without a new message."""
 
 MAX_INPUT_BYTES = 1_000_000
-"""Text above this is refused before anything is stored: it fits no model, and would be paid for by the megabyte."""
+"""Longer text is rejected before anything is stored: it exceeds any model's context, and is stored several times."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """One question to one agent. `deps` are the run's own, once the factory made them."""
+    """One request to one agent."""
 
     run_id: str
     agent: str
+    """The agent's name."""
     input: RunInput
+    """As it was passed to `run`; the property `text` has only its text."""
     user: str
+    """Whom the agent runs for."""
     tenant: str
+    """The tenant that the run belongs to."""
     conversation_id: str
+    """The run's own id if it continues no conversation."""
     deps: Any = None
+    """The run's dependencies; None while the factory that makes them is called."""
 
     @property
     def text(self) -> str:
-        """The input's text parts, joined by blank lines; images and files left out."""
+        """The input's text parts, joined by blank lines, without images and files."""
         if self.input is None or isinstance(self.input, str):
             return self.input or ""
         return "\n\n".join(_texts(self.input))
 
 
-def checked_input(found: RunInput, *, may_be_empty: bool) -> RunInput:
-    """`found`, or BadInput that says what is wrong with it: empty, too long, or not valid text.
+def validate_input(value: RunInput, *, may_be_empty: bool) -> RunInput:
+    """Returns `value` if an agent can be run with it.
 
-    Only a run that continues a conversation may have no input of its own.
+    Args:
+        value: A run's input.
+        may_be_empty: Whether the input may be empty, as in a run that continues a conversation.
+
+    Raises:
+        BadInput: It is empty, too long, not valid text, or of another type.
     """
-    if not _is_input(found):
-        raise BadInput(f"input: {type(found).__name__} is neither text nor a list of contents; decode or convert it")
-    parts = [found] if isinstance(found, str) else list(found or ())
+    if not _is_input(value):
+        raise BadInput(f"input: {type(value).__name__} is neither text nor a list of contents; decode or convert it")
+    parts = [value] if isinstance(value, str) else list(value or ())
     texts = _texts(parts)
     if not may_be_empty and not any(text.strip() for text in texts) and len(texts) == len(parts):
         raise BadInput("input: it is empty; pass the user's message")
@@ -50,27 +62,36 @@ def checked_input(found: RunInput, *, may_be_empty: bool) -> RunInput:
         try:
             size += len(text.encode())
         except UnicodeEncodeError as error:
+            character = text[error.start]
             raise BadInput(
-                f"input: not valid text at character {error.start} ({text[error.start]!r}); decode it anew"
+                f"input: not valid text at character {error.start} ({character!r}); decode it with the right encoding"
             ) from None
     if size > MAX_INPUT_BYTES:
         raise BadInput(
-            f"input: {size:,} bytes of text, the limit is {MAX_INPUT_BYTES:,}; cut it, or pass it as a document"
+            f"input: {size:,} bytes of text, the limit is {MAX_INPUT_BYTES:,}; shorten it, or pass it as a document"
         )
-    return found
+    return value
+
+
+def validate_name(field: str, name: str) -> str:
+    """Returns `name` if it can name a user, a tenant or a conversation: 1 to 200 printable characters.
+
+    Args:
+        field: The field that holds the name, for the error message.
+        name: The name.
+
+    Raises:
+        BadInput: It is empty, too long, or has characters that cannot be printed.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > 200 or not name.isprintable():
+        raise BadInput(f"{field}: {str(name)[:50]!r} is not a valid name; use 1 to 200 printable characters")
+    return name
 
 
 def _texts(parts: Sequence[UserContent]) -> list[str]:
-    said = (part.content if isinstance(part, TextContent) else part for part in parts)
-    return [text for text in said if isinstance(text, str)]
+    contents = (part.content if isinstance(part, TextContent) else part for part in parts)
+    return [content for content in contents if isinstance(content, str)]
 
 
-def _is_input(found: object) -> bool:
-    return found is None or (isinstance(found, Sequence) and not isinstance(found, bytes | bytearray | memoryview))
-
-
-def checked_name(what: str, found: str) -> str:
-    """`found` as a user's, tenant's or conversation's name: 1 to 200 printable characters. Raises BadInput."""
-    if not isinstance(found, str) or not found.strip() or len(found) > 200 or not found.isprintable():
-        raise BadInput(f"{what}: {str(found)[:50]!r} is not a name of 1 to 200 printable characters")
-    return found
+def _is_input(value: object) -> bool:
+    return value is None or (isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview))

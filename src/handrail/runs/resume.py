@@ -1,6 +1,6 @@
-"""Carries a run on that waited for people: taken over by one process, told what they decided."""
+"""Resumes a run that waited for people: one process takes it over, with their decisions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,31 +8,34 @@ from pydantic_ai.messages import ModelMessage, UserPromptPart
 from sqlalchemy import Connection
 
 from handrail.kernel.clock import unix_ns
+from handrail.kernel.db.operation import operation
 from handrail.review.approvals.model import Approval
 from handrail.review.approvals.store import recover
-from handrail.runs.store.pauses import Pause, take
-from handrail.runs.store.runs import Claim, RunView
+from handrail.runs.store.pauses import Pause, claim_paused_run
+from handrail.runs.store.queries import RunView
+from handrail.runs.store.runs import Claim
 from handrail.traces import semconv
 from handrail.traces.model import Usage
 
 from . import user_messages
 from .errors import NotResumable
 from .outcome import Escalated, Proposal
-from .record import Carried, Record
+from .record import ResumeState, RunRecord
 from .request import RunInput
+from .totals import RunTotals
 
-_NO_WAY_ON = {
+_BLOCKED_BY = {
     "expired": ("approval_expired", user_messages.EXPIRED),
     "withdrawn": ("approval_withdrawn", user_messages.ESCALATED),
     "failed": ("action_uncertain", user_messages.UNCERTAIN),
     "unknown_after_crash": ("action_uncertain", user_messages.UNCERTAIN),
 }
-"""Approvals that keep their run from going on by itself: the reason a person is given, and what the user reads."""
+"""The states of an approval that block its run, each with the escalation's reason and what the user reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """A run that this process has taken: how it stood, what carries it on, and the approvals of its last round."""
+class ResumedRun:
+    """A run that this process has taken over, with the approvals of its last round."""
 
     run: RunView
     pause: Pause
@@ -41,19 +44,19 @@ class Waiting:
 
     @property
     def own_messages(self) -> Sequence[ModelMessage]:
-        """What was said in the run itself, its conversation before it left out."""
+        """The run's own messages, without the conversation before it."""
         return self.pause.messages[self.pause.new_from :]
 
     @property
     def input(self) -> RunInput:
-        """What the run was asked, as it was passed in."""
+        """The run's input as it was passed to `run`."""
         parts = (part for message in self.own_messages for part in message.parts)
         return next((part.content for part in parts if isinstance(part, UserPromptPart)), None)
 
-    def carried(self) -> Carried:
-        """What the run's record goes on from."""
+    def state(self) -> ResumeState:
+        """The state that the run's record continues from."""
         run, pause = self.run, self.pause
-        return Carried(
+        return ResumeState(
             claim=self.claim,
             trace_id=run.trace_id,
             root_span_id=pause.root_span_id,
@@ -61,49 +64,64 @@ class Waiting:
             approvals=self.approvals,
             model=run.model,
             fingerprint=run.fingerprint,
-            requests=run.requests,
-            usage=Usage(input=run.input_tokens, output=run.output_tokens),
-            cost=run.cost,
-            tools=pause.tools,
+            totals=RunTotals(
+                requests=run.requests,
+                usage=Usage(input=run.input_tokens, output=run.output_tokens),
+                cost=run.cost,
+                tools=tuple(pause.tools),
+            ),
             retries_used=pause.retries_used,
-            messages=len(pause.messages),
+            message_count=len(pause.messages),
         )
 
 
-def take_over(run_id: str, now: datetime) -> Callable[[Connection], Waiting]:
-    """An op that takes a run whose approvals are decided. It raises NotFound and NotResumable."""
-    taking, recovering = take(run_id, now), recover(run_id, now)
+@operation
+def take_over(conn: Connection, run_id: str, now: datetime) -> ResumedRun:
+    """Takes over a run whose approvals are decided, for this process.
 
-    def op(conn: Connection) -> Waiting:
-        run, pause, claim = taking(conn)
-        current = [each for each in recovering(conn) if each.round == pause.round]
-        if open_ := [each.approval_id for each in current if each.state == "pending"]:
-            raise NotResumable(f"run {run_id} waits for {', '.join(open_)}; see `handrail approvals list`")
-        return Waiting(run=run, pause=pause, claim=claim, approvals=current)
+    Also resolves the actions that a dead process was executing: an idempotent one may be executed again, any other one
+    becomes uncertain.
 
-    return op
+    Args:
+        conn: The connection, within a transaction.
+        run_id: The run's whole id.
+        now: The time.
+
+    Raises:
+        NotFound: No run has this id.
+        NotResumable: The run is not waiting, or one of its approvals is not decided; nothing was changed.
+    """
+    run, pause, claim = claim_paused_run(run_id, now)(conn)
+    approvals = [approval for approval in recover(run_id, now)(conn) if approval.round == pause.round]
+    if pending := [approval.approval_id for approval in approvals if approval.state == "pending"]:
+        raise NotResumable(f"run {run_id} waits for {', '.join(pending)}; see `handrail approvals list`")
+    return ResumedRun(run=run, pause=pause, claim=claim, approvals=approvals)
 
 
-def waited(record: Record, approvals: Sequence[Approval]) -> None:
-    """Adds spans for the time that people took, apart from the machine's."""
-    for each in approvals:
+def record_waiting_time(record: RunRecord, approvals: Sequence[Approval]) -> None:
+    """Adds a span for each wait for a decision, so that traces tell it from time that the machine took."""
+    for approval in approvals:
         attributes = {
             semconv.OPERATION: "await_approval",
-            semconv.TOOL: each.tool,
-            semconv.APPROVAL: each.state,
-            semconv.APPROVAL_ID: each.approval_id,
-            semconv.DECIDED_BY: each.decided_by,
+            semconv.TOOL: approval.tool,
+            semconv.APPROVAL: approval.state,
+            semconv.APPROVAL_ID: approval.approval_id,
+            semconv.DECIDED_BY: approval.decided_by,
         }
-        decided = each.decided_at or each.expires_at
-        record.recorder.past(f"await_approval {each.tool}", attributes, unix_ns(each.proposed_at), unix_ns(decided))
+        end = approval.decided_at or approval.expires_at
+        record.recorder.add_finished(
+            f"await_approval {approval.tool}", attributes, unix_ns(approval.proposed_at), unix_ns(end)
+        )
 
 
-def no_way_on(record: Record, approvals: Sequence[Approval]) -> Escalated | None:
-    """The end of a run that cannot go on by itself; None where all its approvals were decided and none went astray."""
-    stuck = [each for each in approvals if each.state in _NO_WAY_ON]
-    if not stuck:
+def blocked_outcome(record: RunRecord, approvals: Sequence[Approval]) -> Escalated | None:
+    """The escalation of a run that cannot go on because of an approval; None if it can."""
+    blocking = [approval for approval in approvals if approval.state in _BLOCKED_BY]
+    if not blocking:
         return None
-    reason, message = _NO_WAY_ON[stuck[0].state]
-    actions = tuple(Proposal(tool=each.tool, arguments=each.arguments, call_id=each.call_id) for each in stuck)
-    detail = "; ".join(f"{each.tool} ({each.approval_id}) is {each.state}" for each in stuck)
-    return Escalated(reason=reason, message=message, facts=record.facts(), proposals=actions, detail=detail)
+    reason, message = _BLOCKED_BY[blocking[0].state]
+    proposals = tuple(
+        Proposal(tool=approval.tool, arguments=approval.arguments, call_id=approval.call_id) for approval in blocking
+    )
+    detail = "; ".join(f"{approval.tool} ({approval.approval_id}) is {approval.state}" for approval in blocking)
+    return Escalated(reason=reason, message=message, facts=record.facts(), proposals=proposals, detail=detail)

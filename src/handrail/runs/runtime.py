@@ -1,4 +1,4 @@
-"""What runs stand on in this process: settings, the store, the clock and the model that is used where none is named."""
+"""What all runs of a process share: settings, store, clock, telemetry, and the model for agents that name none."""
 
 import os
 import threading
@@ -10,40 +10,52 @@ from pydantic_ai.models import Model
 from pydantic_ai.usage import RequestUsage
 
 from handrail.ceilings.limits import limits_of
-from handrail.config.settings import Settings, load_settings
+from handrail.config.settings import Settings
+from handrail.config.sources import load_settings
 from handrail.kernel.clock import Clock, SystemClock
 from handrail.kernel.db.database import Database
 from handrail.kernel.money import NanoUsd
 from handrail.models.factory import default_model
-from handrail.models.pricing import price_of, price_sheet
-from handrail.traces.recorder.recorder import open_telemetry
+from handrail.models.pricing import price_sheet, request_cost
+from handrail.traces.recorder.recorder import open_pipeline
 
 from .fingerprint import Fingerprint
 
-_REMEMBERED = 10_000
+_MAX_FINGERPRINTS = 10_000
 
 
 class Runtime:
-    """Opened once per process as a rule; several may stand side by side, each with its own store."""
+    """What runs share. A process usually has one; several may exist side by side, each with its own store.
+
+    Args:
+        settings: The settings, from `load_settings()` or constructed directly.
+        clock: The clock, by default the system's; `handrail.testing.VirtualClock` in tests.
+        model: The model of agents that name none; by default, the settings and the environment determine it.
+
+    Raises:
+        StoreError: The store cannot be opened, or belongs to another version of Handrail.
+        BadSettings: Traces are to be exported, and the settings for it are not valid.
+        MissingExtra: The store or the export needs packages that are not installed.
+    """
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, model: Model | None = None) -> None:
-        """Opens the store that `settings` name; raises what Database.open and open_telemetry raise.
-
-        `model` is used by agents that name none, instead of the one the settings and the environment lead to.
-        """
         self.settings = settings
         self.clock = clock or SystemClock()
         self.limits = limits_of(settings.ceilings)
-        self.telemetry = open_telemetry(settings, os.environ)
+        self.telemetry = open_pipeline(settings, os.environ)
         self.database = Database.open(settings.store, settings.base)
         self._model = model
-        self._seen: set[Fingerprint] = set()
+        self._fingerprints: set[Fingerprint] = set()
         self._lock = threading.Lock()
 
     def model(self) -> Model:
-        """The model for agents that name none; found on first use, which may load weights (seconds, blocking).
+        """The model for agents that name none. The first call may load weights: it blocks, for seconds.
 
-        Raises ModelUnavailable where no model can be had.
+        Returns:
+            The model that the runtime was given, or the one that its settings and the environment determine.
+
+        Raises:
+            ModelUnavailable: No model is configured, or it cannot be loaded.
         """
         with self._lock:
             if self._model is None:
@@ -51,42 +63,70 @@ class Runtime:
             return self._model
 
     def price(self, model: str, provider: str, usage: RequestUsage) -> NanoUsd | None:
-        """What a request cost, or None where nobody knows the model's price."""
-        return price_of(model, provider, usage, self.settings.prices)
+        """Prices a finished model request.
+
+        Args:
+            model: The model's name, without its provider.
+            provider: The provider's name.
+            usage: The tokens that the provider reported.
+
+        Returns:
+            Nano-dollars, or None if the price is not known.
+        """
+        return request_cost(model, provider, usage, self.settings.prices)
 
     def price_bound(self, model: str, provider: str) -> Callable[[int, int], NanoUsd] | None:
-        """The most that so many input and output tokens may cost, or None where nobody knows the model's price."""
+        """The most that a request to a model can cost.
+
+        Args:
+            model: The model's name, without its provider.
+            provider: The provider's name.
+
+        Returns:
+            A function from input and output tokens to nano-dollars; None if the price is not known.
+        """
         sheet = price_sheet(model, provider, self.settings.prices, self.clock.now())
-        return None if sheet is None else sheet.worst
+        return None if sheet is None else sheet.max_cost
 
-    def has_seen(self, fingerprint: Fingerprint) -> bool:
-        """Whether the texts behind `fingerprint` were committed by this process."""
-        return fingerprint in self._seen
+    def knows_fingerprint(self, fingerprint: Fingerprint) -> bool:
+        """Whether this process knows that the texts behind a fingerprint are committed.
 
-    def saw(self, fingerprint: Fingerprint) -> None:
-        """Notes that the texts behind `fingerprint` are in the store."""
-        if len(self._seen) >= _REMEMBERED:
-            self._seen.clear()
-        self._seen.add(fingerprint)
+        Args:
+            fingerprint: A run's fingerprint.
+
+        Returns:
+            False also if another process committed them.
+        """
+        return fingerprint in self._fingerprints
+
+    def remember_fingerprint(self, fingerprint: Fingerprint) -> None:
+        """Records that the texts behind a fingerprint are committed, so that later runs need not write them again.
+
+        Args:
+            fingerprint: A run's fingerprint.
+        """
+        if len(self._fingerprints) >= _MAX_FINGERPRINTS:
+            self._fingerprints.clear()
+        self._fingerprints.add(fingerprint)
 
     def close(self) -> None:
-        """Lets go of the store, once everything submitted is written; spans on their way out get a few seconds."""
+        """Closes the store after pending writes; exports of spans get a few seconds to finish."""
         self.telemetry.close()
         self.database.close()
 
 
-_chosen: ContextVar[Runtime | None] = ContextVar("handrail_runtime", default=None)
+_current: ContextVar[Runtime | None] = ContextVar("handrail_runtime", default=None)
 _default: Runtime | None = None
-_opening = threading.Lock()
+_default_lock = threading.Lock()
 
 
 def current_runtime() -> Runtime:
-    """The runtime of the enclosing `use_runtime`, else the process's own, opened from its settings on first use."""
+    """The runtime of the enclosing `use_runtime`, else the process's default one, opened on first use."""
     global _default
-    chosen = _chosen.get()
-    if chosen is not None:
-        return chosen
-    with _opening:
+    runtime = _current.get()
+    if runtime is not None:
+        return runtime
+    with _default_lock:
         if _default is None:
             _default = Runtime(load_settings())
         return _default
@@ -94,9 +134,16 @@ def current_runtime() -> Runtime:
 
 @contextmanager
 def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
-    """Makes `runtime` the current one in the block, for this task and those it starts. Does not close it."""
-    token = _chosen.set(runtime)
+    """Makes `runtime` the current one inside the block, for this task and the tasks that it starts.
+
+    Args:
+        runtime: The runtime, which is not closed at the end of the block.
+
+    Yields:
+        The same runtime.
+    """
+    token = _current.set(runtime)
     try:
         yield runtime
     finally:
-        _chosen.reset(token)
+        _current.reset(token)

@@ -1,4 +1,4 @@
-"""What a streamed run says while it is under way. Text is provisional; only `Ended` carries an answer."""
+"""The events of a streamed run. Text is provisional; only `Ended` has an answer."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
@@ -26,61 +26,71 @@ OutputT = TypeVar("OutputT")
 
 @dataclass(frozen=True)
 class TextDelta:
-    """More text, shown until it is taken back."""
+    """More text. It is provisional: a later `Retracted` takes it back."""
 
     text: str
+    """To append to the text so far."""
 
 
 @dataclass(frozen=True)
 class ToolCalled:
-    """The model asks for a tool; whether it is executed shows in what follows."""
+    """The model calls a tool, which may yet be rejected or need an approval before it is executed."""
 
     tool: str
     call_id: str
+    """The same as in the `ToolReturned` of this call."""
 
 
 @dataclass(frozen=True)
 class ToolReturned:
-    """A tool call came to its end."""
+    """A tool call ended."""
 
     tool: str
     call_id: str
+    """The same as in the `ToolCalled` of this call."""
 
 
 @dataclass(frozen=True)
 class Retracted:
-    """All text streamed so far is void: it did not validate, or the run did not end in the agent's own answer."""
+    """All text so far is void: it did not validate, or the run did not end with the agent's own answer."""
 
     reason: str
+    """`malformed`, or the type of the outcome: `fell_back`, `escalated` and so on."""
 
 
 @dataclass(frozen=True)
 class Ended(Generic[OutputT]):
-    """The last event; the outcome is committed."""
+    """The last event."""
 
     outcome: Outcome[OutputT]
+    """How the run ended, as it was committed."""
 
 
 StreamEvent: TypeAlias = TextDelta | ToolCalled | ToolReturned | Retracted | Ended[OutputT]
+"""What `GovernedAgent.stream` yields."""
 EventHandler: TypeAlias = Callable[[RunContext[Any], AsyncIterable[AgentStreamEvent]], Awaitable[None]]
 
 
-async def streamed(
+async def stream_events(
     start: Callable[[EventHandler], Awaitable[Outcome[OutputT]]],
 ) -> AsyncGenerator[StreamEvent[OutputT]]:
-    """The events of the run that `start` makes with the handler it is given. Leaving early cancels the run."""
+    """Runs an agent and yields the run's events. Leaving the generator early cancels the run.
+
+    Args:
+        start: Runs the agent with an event handler and returns the outcome.
+    """
     queue: asyncio.Queue[StreamEvent[OutputT] | None] = asyncio.Queue()
-    shown = False
+    has_text = False  # whether there is text to retract
 
     async def handle(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
-        nonlocal shown
-        if shown and _follows_a_rejection(ctx):
+        nonlocal has_text
+        if has_text and _follows_rejection(ctx):
             queue.put_nowait(Retracted("malformed"))
-            shown = False
+            has_text = False
         async for event in events:
-            if (found := _read(event)) is not None:
-                shown = shown or isinstance(found, TextDelta)
-                queue.put_nowait(found)
+            if (stream_event := _stream_event(event)) is not None:
+                has_text = has_text or isinstance(stream_event, TextDelta)
+                queue.put_nowait(stream_event)
 
     async def run() -> Outcome[OutputT]:
         try:
@@ -88,22 +98,22 @@ async def streamed(
         finally:
             queue.put_nowait(None)
 
-    running = asyncio.ensure_future(run())
+    task = asyncio.ensure_future(run())
     try:
         while (event := await queue.get()) is not None:
             yield event
-        outcome = await running
-        if shown and not isinstance(outcome, Answered):
+        outcome = await task
+        if has_text and not isinstance(outcome, Answered):
             yield Retracted(outcome.type)
         yield Ended(outcome)
     finally:
-        if not running.done():
-            running.cancel()
+        if not task.done():
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await running
+                await task
 
 
-def _read(event: AgentStreamEvent) -> TextDelta | ToolCalled | ToolReturned | None:
+def _stream_event(event: AgentStreamEvent) -> TextDelta | ToolCalled | ToolReturned | None:
     match event:
         case PartStartEvent(part=TextPart(content=text)) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
             return TextDelta(text) if text else None
@@ -115,6 +125,6 @@ def _read(event: AgentStreamEvent) -> TextDelta | ToolCalled | ToolReturned | No
             return None
 
 
-def _follows_a_rejection(ctx: RunContext[Any]) -> bool:
+def _follows_rejection(ctx: RunContext[Any]) -> bool:
     last = ctx.messages[-1] if ctx.messages else None
     return isinstance(last, ModelRequest) and any(isinstance(part, RetryFeedbackPart) for part in last.parts)

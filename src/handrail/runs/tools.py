@@ -1,4 +1,4 @@
-"""Tools say what they do to the world: `reads`, `writes` or `irreversible`."""
+"""Tools declare their effect on the world: `reads`, `writes` or `irreversible`."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -9,7 +9,9 @@ from pydantic_ai.tools import ToolDefinition
 from handrail.kernel.errors import BadInput
 
 Effect = Literal["reads", "writes", "irreversible"]
-_KEY = "handrail.effect"
+"""What a tool does to the world."""
+
+_EFFECT = "handrail.effect"
 _APPROVER = "handrail.approver"
 _IDEMPOTENT = "handrail.idempotent"
 
@@ -22,16 +24,26 @@ def tool(
     idempotent: bool = False,
     **options: Any,
 ) -> Tool[Any]:
-    """A Pydantic AI tool with its effect declared; `options` are `pydantic_ai.Tool`'s own.
+    """A Pydantic AI tool with its effect declared.
 
-    `approver` names who may approve an irreversible call: `requester` (who started the run) or `role:NAME`.
-    `idempotent` promises that the tool, tried again with the same `handrail.idempotency_key()`, acts once; only such a
-    tool is tried again when a process died while executing it. Raises BadInput for an effect or an approver that is
-    none of these, and for either of them beside another effect.
+    Args:
+        function: What the tool does; its docstring and parameters are what the model reads.
+        effect: `reads`, `writes`, or `irreversible` if a person has to approve each call before it is executed.
+        approver: Who may approve an irreversible call: `requester` (the user of the run, the default) or `role:NAME`.
+        idempotent: A promise that an irreversible tool acts only once however often it is called with the same
+            `handrail.idempotency_key()`. Only such a tool is called again if a process died while executing it.
+        **options: Passed to `pydantic_ai.Tool`.
+
+    Returns:
+        The tool, for `Agent(tools=[...])`.
+
+    Raises:
+        BadInput: The effect or the approver is not valid, or a tool that is not irreversible was given `approver` or
+            `idempotent`.
     """
     name = getattr(function, "__name__", repr(function))
     if effect not in ("reads", "writes", "irreversible"):
-        raise BadInput(f"tool {name}: effect {effect!r} is none of reads, writes, irreversible")
+        raise BadInput(f"tool {name}: effect {effect!r} is not valid; use reads, writes or irreversible")
     if effect == "irreversible":
         approver = approver or "requester"
         if not _is_approver(approver):
@@ -40,27 +52,27 @@ def tool(
         raise BadInput(
             f"tool {name}: only an irreversible tool has an approver or is idempotent; its effect is {effect!r}"
         )
-    declared = {_KEY: effect, _APPROVER: approver, _IDEMPOTENT: idempotent}
+    declared = {_EFFECT: effect, _APPROVER: approver, _IDEMPOTENT: idempotent}
     metadata = {**(options.pop("metadata", None) or {}), **declared}
     return Tool(function, metadata=metadata, **options)
 
 
 def effect_of(definition: ToolDefinition) -> Effect | None:
-    """What a tool declared, or None where it declared nothing; Pydantic AI's own approval flag is irreversible."""
+    """A tool's declared effect, or None if it has none. Pydantic AI's own approval flag means irreversible."""
     if definition.kind == "unapproved":
         return "irreversible"
-    effect: Effect | None = (definition.metadata or {}).get(_KEY)
+    effect: Effect | None = (definition.metadata or {}).get(_EFFECT)
     return effect
 
 
 def approver_of(definition: ToolDefinition) -> str:
-    """Who may approve a call of an irreversible tool; whoever started the run, where it does not say."""
+    """Who may approve a call of an irreversible tool; the run's user unless the tool says otherwise."""
     approver: str = (definition.metadata or {}).get(_APPROVER) or "requester"
     return approver
 
 
 def is_idempotent(definition: ToolDefinition) -> bool:
-    """Whether a tool declared that it may be tried again after a crash."""
+    """Whether a tool declared that it may be called again after a crash."""
     return bool((definition.metadata or {}).get(_IDEMPOTENT))
 
 

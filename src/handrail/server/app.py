@@ -1,4 +1,4 @@
-"""`create_app`: the API and the pages put together, around one runtime."""
+"""`create_app`: the API and the pages over one runtime."""
 
 import asyncio
 import logging
@@ -15,96 +15,108 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from handrail.evals.spec import EvalSpec
 from handrail.kernel.errors import HandrailError
 from handrail.runs.agent import GovernedAgent
 from handrail.runs.runtime import Runtime
 
-from .api import otlp, runs, traces
-from .bind_policy import Door
-from .charts import Charts
-from .errors import LoginNeeded
-from .middleware import Envelope
-from .openapi import document_problems
-from .pages import PAGES
-from .problems import Problem, problem_of
-from .rate_limit import Buckets
-from .state import Site, site_of
+from .api import approvals, feedback, otlp, runs, traces
+from .bind_policy import BindPolicy
+from .charts import ChartRenderer
+from .errors import LoginRequired
+from .middleware import RequestGuard
+from .openapi import add_problem_responses
+from .pages import cost, evals, inbox, login, overview, spending, steps
+from .pages import runs as run_pages
+from .pages import traces as trace_pages
+from .problems import Problem, problem_for
+from .rate_limit import RateLimiter
+from .state import AppState, app_state
 from .templating import Renderer
 
-log = logging.getLogger("handrail.web")
+_logger = logging.getLogger(__name__)
 
-Background = Callable[[], Awaitable[None]]
+BackgroundTask = Callable[[], Awaitable[None]]
+
+_API = (runs, feedback, approvals, otlp, traces)
+_PAGES = (login, overview, run_pages, inbox, trace_pages, steps, cost, spending, evals)
 
 
 def create_app(
     runtime: Runtime,
     find_agent: Callable[[str], GovernedAgent[Any, Any]],
-    door: Door,
-    background: Sequence[Background] = (),
+    find_eval_spec: Callable[[str], EvalSpec[Any, Any]],
+    bind_policy: BindPolicy,
+    background: Sequence[BackgroundTask] = (),
 ) -> FastAPI:
-    """The HTTP application over `runtime`, which it does not close; `door` says who may come in.
+    """Creates the HTTP application.
 
-    `find_agent` gives a governed agent by its name. `background` runs beside it until it is shut down: the worker, say.
+    Args:
+        runtime: What it runs on; the application does not close it.
+        find_agent: Returns a governed agent by its name.
+        find_eval_spec: Returns the eval spec of an agent by the agent's name.
+        bind_policy: Who may reach the server.
+        background: Tasks that run until the application shuts down, such as the worker.
     """
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.ensure_future(each()) for each in background]
-        yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     app = FastAPI(
         title="Handrail",
-        description="Runs agents under ceilings and approvals, and answers questions about what they did.",
+        description="Run governed agents, decide approvals, send OpenTelemetry spans; read runs, traces and costs.",
         version="1",
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
+        lifespan=lambda _app: _run_alongside(background),
     )
-    app.state.site = Site(
+    app.state.handrail = AppState(
         runtime=runtime,
         find_agent=find_agent,
-        door=door,
-        buckets=Buckets(runtime.clock),
+        find_eval_spec=find_eval_spec,
+        bind_policy=bind_policy,
+        rate_limiter=RateLimiter(runtime.clock),
         renderer=Renderer(),
-        charts=Charts(runtime.clock),
+        charts=ChartRenderer(runtime.clock),
     )
-    app.include_router(runs.router)
-    app.include_router(otlp.router)
-    app.include_router(traces.router)
-    for router in PAGES:
-        app.include_router(router)
+    for module in (*_API, *_PAGES):
+        app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=str(files(__package__ or "") / "static")), name="static")
-    app.add_middleware(Envelope, door=door, show=partial(_shown, app.state.site.renderer))
-    app.add_exception_handler(HandrailError, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
-    document_problems(app)
+    app.add_middleware(
+        RequestGuard, policy=bind_policy, render_problem=partial(_render_problem, app.state.handrail.renderer)
+    )
+    for error, handler in _HANDLERS.items():
+        app.add_exception_handler(error, handler)
+    add_problem_responses(app)
     return app
 
 
+@asynccontextmanager
+async def _run_alongside(background: Sequence[BackgroundTask]) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(start()) for start in background]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _on_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, LoginNeeded) and request.method == "GET":
-        asked = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""), safe="/")
-        return RedirectResponse(f"/login?to={asked}" if asked != "/" else "/login", 303)
-    problem = problem_of(error, request.state.request_id)
+    if isinstance(error, LoginRequired) and request.method == "GET":
+        target = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""), safe="/")
+        return RedirectResponse(f"/login?to={target}" if target != "/" else "/login", 303)
+    problem = problem_for(error, request.state.request_id)
     if problem.status >= 500:
-        log.error("request %s: %s: %s", problem.request_id, problem.code, error)
-    return _answer(request, problem)
+        # The client gets less than this: see `problems`.
+        _logger.error("request failed: %s: %s", problem.code, error, extra={"request_id": problem.request_id})
+    return _respond(request, problem)
 
 
-async def _on_invalid(request: Request, error: Exception) -> Response:
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # What was sent is not repeated: it may be a secret, and need not be text.
-    faults = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
-    detail = "; ".join(faults).encode("utf-8", "replace").decode()
-    return _answer(request, Problem(status=422, code="invalid", detail=detail, request_id=request.state.request_id))
+    # The values that were sent are not repeated: they may be secrets, and need not be text.
+    reasons = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+    detail = "; ".join(reasons).encode("utf-8", "replace").decode()
+    return _respond(request, Problem(status=422, code="invalid", detail=detail, request_id=request.state.request_id))
 
 
-async def _on_http(request: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed"}
     problem = Problem(
@@ -114,17 +126,24 @@ async def _on_http(request: Request, error: Exception) -> Response:
         request_id=request.state.request_id,
         headers=error.headers or {},
     )
-    return _answer(request, problem)
+    return _respond(request, problem)
 
 
-def _answer(request: Request, problem: Problem) -> Response:
-    return _shown(site_of(request).renderer, problem, request.url.path)
+def _respond(request: Request, problem: Problem) -> Response:
+    return _render_problem(app_state(request).renderer, problem, request.url.path)
 
 
-def _shown(renderer: Renderer, problem: Problem, path: str) -> Response:
-    """For programs a problem body, for people a page."""
+def _render_problem(renderer: Renderer, problem: Problem, path: str) -> Response:
+    """A problem body under the API's path, a page elsewhere."""
     if path.startswith("/v1/"):
         return JSONResponse(problem.body(), problem.status, problem.headers, problem.media_type)
-    answer = renderer.page("problem.html", problem.status, problem=problem)
-    answer.headers.update(problem.headers)
-    return answer
+    response = renderer.render("problem.html", problem.status, problem=problem)
+    response.headers.update(problem.headers)
+    return response
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    HandrailError: _on_error,
+    RequestValidationError: _on_validation_error,
+    HTTPException: _on_http_exception,
+}

@@ -1,4 +1,4 @@
-"""How the server is reached, and by whom: alone on this machine without a login, from anywhere else only with one."""
+"""Who may reach the server, by the address it is bound to: without a login only from this machine."""
 
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -10,41 +10,58 @@ _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Door:
-    """`is_open`: whoever reaches the server is its operator, and needs no login. `hosts` are the names that a request
-    may call the server by, in lower case without a port; None where any will do. `secure`: it is reached over TLS.
+class BindPolicy:
+    """What follows from the server's address. No field has a default, so that nothing is open by omission.
+
+    Attributes:
+        requires_auth: Whether callers need a login or an API key; otherwise every caller is the operator.
+        allowed_hosts: The host names that requests may address, in lower case without a port; None for any.
+        secure: Whether browsers reach the server over TLS.
     """
 
-    is_open: bool
-    hosts: frozenset[str] | None
+    requires_auth: bool
+    allowed_hosts: frozenset[str] | None
     secure: bool
 
-    def answers(self, host: str) -> bool:
-        """Whether a request with this Host header is meant for this server.
+    @property
+    def behind_proxy(self) -> bool:
+        """Whether requests come through a proxy that the operator named, whose forwarding headers are trusted."""
+        return self.requires_auth and self.allowed_hosts is not None
 
-        A page elsewhere can have its own name resolve to 127.0.0.1 (DNS rebinding); its requests carry that name.
-        """
-        return self.hosts is None or host_name(host) in self.hosts
+    def allows_host(self, host: str) -> bool:
+        """Whether a request with this Host header is meant for this server."""
+        # DNS rebinding: a foreign page can make its own name resolve to 127.0.0.1 and so reach a local server from the
+        # victim's browser. Such requests still carry the foreign name.
+        return self.allowed_hosts is None or strip_port(host) in self.allowed_hosts
 
 
-def door_at(address: str, public_url: str | None) -> Door:
-    """The door of a server that listens at `address`, and that browsers reach at `public_url` where a proxy is before
-    it. Raises BadInput.
+def bind_policy_for(address: str, public_url: str | None) -> BindPolicy:
+    """The policy of a server.
 
-    A proxy's requests come from this machine, too: with a `public_url` nobody comes in without a login or a key.
+    Args:
+        address: The address it is bound to.
+        public_url: The URL at which browsers reach it through a proxy, if there is one.
+
+    Raises:
+        BadInput: The public URL is not the root of an http or https origin.
     """
     if public_url is not None:
         parts = urlsplit(public_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise BadInput(f"--public-url {public_url!r} is not an address such as https://handrail.example.com")
-        return Door(is_open=False, hosts=frozenset({parts.hostname.lower()}), secure=parts.scheme == "https")
+            raise BadInput(f"--public-url {public_url!r} is not a URL such as https://handrail.example.com")
+        # A proxy's requests come from this machine too, so the loopback address proves nothing here.
+        return BindPolicy(
+            requires_auth=True,
+            allowed_hosts=frozenset({parts.hostname.lower()}),
+            secure=parts.scheme == "https",
+        )
     if is_local(address):
-        return Door(is_open=True, hosts=_LOCAL_NAMES, secure=False)
-    return Door(is_open=False, hosts=None, secure=False)
+        return BindPolicy(requires_auth=False, allowed_hosts=_LOCAL_NAMES, secure=False)
+    return BindPolicy(requires_auth=True, allowed_hosts=None, secure=False)
 
 
 def is_local(address: str) -> bool:
-    """Whether only this machine reaches `address`."""
+    """Whether an address can be reached from this machine only."""
     if address == "localhost":
         return True
     try:
@@ -53,8 +70,8 @@ def is_local(address: str) -> bool:
         return False
 
 
-def host_name(host: str) -> str:
-    """A Host header, or an origin's network location, without its port."""
+def strip_port(host: str) -> str:
+    """The host name, in lower case, of a Host header or of an origin's authority; empty if it is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

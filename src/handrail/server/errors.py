@@ -1,12 +1,12 @@
-"""What can be wrong with a request itself.
+"""Errors of the HTTP request itself.
 
 HandrailError
-├── StaleForm        load the page again, and send its form from there
-├── LoginNeeded      log in
-├── KeyReused        take another Idempotency-Key for another request
-├── StillRunning     ask again a little later
-├── RateLimited      slow down; `retry_after` says for how long
-├── TooLarge         send less at once
+├── StaleForm        reload the page, and send its form from there
+├── LoginRequired    log in
+├── KeyReused        use another Idempotency-Key for another request
+├── StillRunning     repeat the request a little later
+├── RateLimited      wait `retry_after` seconds
+├── BodyTooLarge     send less in one request
 └── WrongHost        use the address that the server was started for
 """
 
@@ -16,31 +16,31 @@ from handrail.kernel.errors import HandrailError
 
 
 class StaleForm(HandrailError):
-    """The form was not sent from a page of this login."""
+    """The form's token does not belong to this session."""
 
     code: ClassVar[str] = "stale_form"
 
 
-class LoginNeeded(HandrailError):
-    """Nobody is logged in."""
+class LoginRequired(HandrailError):
+    """The page requires a session."""
 
-    code: ClassVar[str] = "login_needed"
+    code: ClassVar[str] = "login_required"
 
 
 class KeyReused(HandrailError):
-    """An Idempotency-Key came with two different requests."""
+    """An Idempotency-Key was sent with two different requests."""
 
     code: ClassVar[str] = "idempotency_key_reused"
 
 
 class StillRunning(HandrailError):
-    """The first request with this Idempotency-Key has not been answered yet."""
+    """The first request with this Idempotency-Key has no response yet."""
 
     code: ClassVar[str] = "still_running"
 
 
 class RateLimited(HandrailError):
-    """More requests than this caller may make."""
+    """The caller exceeded its rate limit."""
 
     code: ClassVar[str] = "rate_limited"
 
@@ -49,13 +49,13 @@ class RateLimited(HandrailError):
         self.retry_after = retry_after
 
 
-class TooLarge(HandrailError):
-    """The request's body is above the limit."""
+class BodyTooLarge(HandrailError):
+    """The request's body exceeds the limit."""
 
     code: ClassVar[str] = "too_large"
 
 
 class WrongHost(HandrailError):
-    """The request names another host than this server's, or comes from another site's page."""
+    """The request addresses another host than this server, or comes from another site's page."""
 
     code: ClassVar[str] = "wrong_host"

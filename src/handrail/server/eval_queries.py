@@ -1,80 +1,80 @@
-"""What the pages on evals read. Evals are of agents and not of a tenant: only an operator may ask."""
+"""The queries of the evals pages. Eval runs are about agents, not about one tenant, so they are for operators only."""
 
 from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection
 
 from handrail.evals.compare.case_diff import CaseDiff
-from handrail.evals.compare.comparison import Close, Compared, compare_eval_runs, look_closer
-from handrail.evals.gate.verdict_store import GateView, list_gates
-from handrail.evals.runner.history import (
-    CaseAt,
-    EvalRunSummary,
-    case_through_time,
-    eval_runs_over_time,
-    list_eval_agents,
-)
+from handrail.evals.compare.comparison import CaseDetail, EvalRunComparison, compare_eval_runs, load_case_detail
+from handrail.evals.gate.verdict_store import GateRecord, list_gates
+from handrail.evals.spec import EVALS_TENANT
 from handrail.evals.store.baselines import Baseline, list_baselines, newest_baseline
 from handrail.evals.store.eval_runs import EvalRunView, Trial, list_eval_runs, load_eval_run
-from handrail.evals.tenant import TENANT
+from handrail.evals.store.history import (
+    CaseResult,
+    EvalRunSummary,
+    case_history,
+    list_eval_agents,
+    list_eval_run_summaries,
+)
+from handrail.kernel.db.operation import operation
 from handrail.runs.runtime import Runtime
-from handrail.runs.store.runs import known_runs
+from handrail.runs.store.queries import existing_runs
 
 
-class EvalReads:
+class EvalQueries:
     """The eval runs in the store."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
     async def agents(self) -> list[str]:
-        """The agents that have eval runs, the one with the newest first."""
-        return await self._runtime.database.read(list_eval_agents)
+        """The agents that have eval runs, the most recent first."""
+        return await self._runtime.database.read(list_eval_agents())
 
-    async def over_time(self, agent: str, limit: int, before: str | None = None) -> list[EvalRunSummary]:
-        """The agent's eval runs, the newest first; `before` is the last of the page before."""
-        return await self._runtime.database.read(lambda conn: eval_runs_over_time(conn, agent, limit, before))
+    async def eval_runs(self, agent: str, limit: int, before: str | None = None) -> list[EvalRunSummary]:
+        """An agent's eval runs, the newest first; `before` is the id of the previous page's last."""
+        return await self._runtime.database.read(list_eval_run_summaries(agent, limit, before))
 
-    async def gates(self, agent: str, limit: int) -> list[tuple[GateView, Baseline | None]]:
-        """What the gate said of the agent, the newest first, with the baseline it compared with."""
+    async def gates(self, agent: str, limit: int) -> list[tuple[GateRecord, Baseline | None]]:
+        """An agent's gate verdicts, the newest first, each with the baseline it was compared with."""
+        return await self._runtime.database.read(_list_gates_with_baselines(agent, limit))
 
-        def query(conn: Connection) -> list[tuple[GateView, Baseline | None]]:
-            known = {each.baseline_id: each for each in list_baselines(conn, agent, limit)}
-            return [(gate, known.get(gate.baseline_id)) for gate in list_gates(conn, agent, limit)]
+    async def eval_run(self, eval_run_id: str) -> tuple[EvalRunView, Sequence[Trial]]:
+        """One eval run with its trials. Raises NotFound."""
+        return await self._runtime.database.read(load_eval_run(eval_run_id))
 
-        return await self._runtime.database.read(query)
+    async def stored_run_ids(self, trials: Iterable[Trial]) -> set[str]:
+        """The ids of the trials' runs that are in this store; those of an imported baseline are not."""
+        tenant, ids = EVALS_TENANT, [trial.run_id for trial in trials if trial.run_id]
+        return await self._runtime.database.read(existing_runs(ids, tenant))
 
-    async def run(self, eval_run_id: str) -> tuple[EvalRunView, Sequence[Trial]]:
-        """Raises NotFound."""
-        return await self._runtime.database.read(lambda conn: load_eval_run(conn, eval_run_id))
+    async def comparison_targets(self, view: EvalRunView) -> tuple[str | None, str | None]:
+        """The ids of the eval runs to compare with: the baseline's and the previous one; None if there is none."""
+        return await self._runtime.database.read(_find_comparison_targets(view))
 
-    async def kept(self, trials: Iterable[Trial]) -> set[str]:
-        """The ids of the trials' runs that are in this store: those of a baseline from a file are elsewhere."""
-        tenant, ids = TENANT, [each.run_id for each in trials if each.run_id]
-        return await self._runtime.database.read(lambda conn: known_runs(conn, ids, tenant))
-
-    async def beside(self, view: EvalRunView) -> tuple[str | None, str | None]:
-        """What the eval run is best compared with: its baseline's eval run, and the one before it; None for neither."""
-
-        def query(conn: Connection) -> tuple[str | None, str | None]:
-            baseline = newest_baseline(conn, view.agent, view.set_hash)
-            previous = list_eval_runs(conn, view.agent, 1, view.eval_run_id)
-            found = baseline.eval_run_id if baseline else None
-            return (
-                None if found == view.eval_run_id else found,
-                previous[0].eval_run_id if previous else None,
-            )
-
-        return await self._runtime.database.read(query)
-
-    async def compare(self, before: str, after: str) -> Compared:
+    async def compare(self, before: str, after: str) -> EvalRunComparison:
         """Two eval runs by their ids. Raises NotFound and BadInput."""
         return await compare_eval_runs(self._runtime, before, after)
 
-    async def closer(self, cases: Sequence[CaseDiff]) -> list[Close]:
-        """What those cases gave and did on both sides."""
-        return [await look_closer(self._runtime, case) for case in cases]
+    async def case_details(self, cases: Sequence[CaseDiff]) -> list[CaseDetail]:
+        """The outputs and trajectories of these cases on both sides."""
+        return [await load_case_detail(self._runtime, case) for case in cases]
 
-    async def case(self, agent: str, case_id: str, limit: int) -> list[CaseAt]:
+    async def case_history(self, agent: str, case_id: str, limit: int) -> list[CaseResult]:
         """One case in the agent's newest eval runs, the newest first."""
-        return await self._runtime.database.read(lambda conn: case_through_time(conn, agent, case_id, limit))
+        return await self._runtime.database.read(case_history(agent, case_id, limit))
+
+
+@operation
+def _list_gates_with_baselines(conn: Connection, agent: str, limit: int) -> list[tuple[GateRecord, Baseline | None]]:
+    baselines = {baseline.baseline_id: baseline for baseline in list_baselines(agent, limit)(conn)}
+    return [(gate, baselines.get(gate.baseline_id)) for gate in list_gates(agent, limit)(conn)]
+
+
+@operation
+def _find_comparison_targets(conn: Connection, view: EvalRunView) -> tuple[str | None, str | None]:
+    baseline = newest_baseline(view.agent, view.set_hash)(conn)
+    previous = list_eval_runs(view.agent, 1, view.eval_run_id)(conn)
+    baseline_id = baseline.eval_run_id if baseline else None
+    return None if baseline_id == view.eval_run_id else baseline_id, previous[0].eval_run_id if previous else None

@@ -1,6 +1,7 @@
-"""Around every request: its id, whom it is meant for, how large it may be; around every answer: the security headers.
+"""The middleware around every request: a request id, the host and origin check, the size limit, security headers.
 
-A plain ASGI middleware, since an agent's run is not to be cancelled with the connection of who asked for it.
+It is a plain ASGI middleware. Starlette's BaseHTTPMiddleware cancels the handler when the client disconnects, and a run
+must not be cancelled because its caller went away.
 """
 
 import logging
@@ -12,16 +13,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handrail.kernel.errors import HandrailError
+from handrail.kernel.tracebacks import format_traceback
 
-from .bind_policy import Door, host_name
-from .errors import TooLarge, WrongHost
-from .problems import Problem, problem_of
+from .bind_policy import BindPolicy, strip_port
+from .errors import BodyTooLarge, WrongHost
+from .problems import Problem, problem_for
 
-log = logging.getLogger("handrail.web")
+_logger = logging.getLogger(__name__)
 
-MAX_BODY = 2 * 1024 * 1024
-MAX_SPANS_BODY = 16 * 1024 * 1024
-"""Bytes, as sent: a batch of spans may be larger than a question."""
+MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_SPANS_BODY_BYTES = 16 * 1024 * 1024
+"""As sent, before decompression: a batch of spans may be larger than an agent's input."""
 
 _HEADERS = {
     "content-security-policy": (
@@ -35,56 +37,65 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Envelope:
-    """The middleware; `state["request_id"]` is what the answer's `x-request-id` says.
+class RequestGuard:
+    """The middleware. Handlers find the id in `request.state.request_id`; responses carry it as `x-request-id`.
 
-    `show` makes an answer of a problem, for the path that was asked for.
+    Args:
+        app: The application.
+        policy: Which hosts the server answers to.
+        render_problem: Makes a response of a problem, given the path of the request.
     """
 
-    def __init__(self, app: ASGIApp, door: Door, show: Callable[[Problem, str], Response]) -> None:
+    def __init__(self, app: ASGIApp, policy: BindPolicy, render_problem: Callable[[Problem, str], Response]) -> None:
         self._app = app
-        self._door = door
-        self._show = show
+        self._policy = policy
+        self._render_problem = render_problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex
+        request_id, path = uuid.uuid4().hex, scope["path"]
         scope.setdefault("state", {})["request_id"] = request_id
-        sealed = _Sealed(send, request_id, secure=self._door.secure, static=scope["path"].startswith("/static/"))
+        guarded_send = _SecurityHeaders(
+            send, request_id, secure=self._policy.secure, static=path.startswith("/static/")
+        )
         try:
             self._check(scope)
-            body = await _body(scope, receive)
+            body = await _read_body(scope, receive)
         except HandrailError as error:
-            await self._show(problem_of(error, request_id), scope["path"])(scope, receive, sealed)
+            _logger.warning("request rejected", extra={"request_id": request_id, "code": error.code})
+            await self._render_problem(problem_for(error, request_id), path)(scope, receive, guarded_send)
             return
         try:
-            await self._app(scope, _Replayed(body, receive), sealed)
+            await self._app(scope, _BufferedBody(body, receive), guarded_send)
         except Exception as error:
-            log.exception("request %s: %s %s failed", request_id, scope["method"], scope["path"])
-            if sealed.started:
+            extra = {"request_id": request_id, "traceback": format_traceback(error)}
+            _logger.error("request failed: %s %s", scope["method"], path, extra=extra)
+            if guarded_send.started:
                 raise
-            await self._show(problem_of(error, request_id), scope["path"])(scope, receive, sealed)
+            await self._render_problem(problem_for(error, request_id), path)(scope, receive, guarded_send)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if not self._door.answers(host):
-            raise WrongHost(f"this server does not answer as {host[:100]!r}; use the address that it printed")
-        if scope["method"] in _SAFE:
+        if not self._policy.allows_host(host):
+            raise WrongHost(f"this server does not answer to {host[:100]!r}; use the address that it printed at start")
+        if scope["method"] in _SAFE_METHODS:
             return
-        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        elsewhere = origin is not None and _of_origin(origin) != host.lower()
-        if elsewhere or site in ("cross-site", "same-site"):
-            raise WrongHost("the request was sent by a page of another site; use this server's own pages, or a key")
+        # On 127.0.0.1 there is no login to protect the API, and browsers send requests of foreign pages there, too.
+        # Browsers set these two headers themselves; programs that are not browsers send neither.
+        origin, fetch_site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+        is_foreign = origin is not None and _origin_host(origin) != host.lower()
+        if is_foreign or fetch_site in ("cross-site", "same-site"):
+            raise WrongHost("the request comes from another site's page; use this server's own pages or an API key")
 
 
-class _Sealed:
-    """`send`, with the headers that every answer has."""
+class _SecurityHeaders:
+    """A `send` that adds the headers of every response."""
 
     def __init__(self, send: Send, request_id: str, *, secure: bool, static: bool) -> None:
         self._send = send
@@ -103,8 +114,8 @@ class _Sealed:
         await self._send(message)
 
 
-class _Replayed:
-    """`receive`, over a body that was read already; what comes after it is the client's going away."""
+class _BufferedBody:
+    """A `receive` over a body that was read already; whatever follows it comes from the connection."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._messages: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
@@ -115,26 +126,27 @@ class _Replayed:
         return await self._receive() if message is None else message
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes:
-    limit = MAX_SPANS_BODY if scope["path"] == "/v1/traces" else MAX_BODY
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    limit = MAX_SPANS_BODY_BYTES if scope["path"] == "/v1/traces" else MAX_BODY_BYTES
     declared = Headers(scope=scope).get("content-length", "0")
-    parts, size, more = list[bytes](), int(declared) if declared.isdecimal() else 0, True
-    if size > limit:
-        raise TooLarge(f"{size:,} bytes; at most {limit:,} are taken at once")
-    size = 0
+    declared_size = int(declared) if declared.isdecimal() else 0
+    if declared_size > limit:
+        raise BodyTooLarge(f"the body has {declared_size:,} bytes; the limit is {limit:,}")
+    # The declared size cannot be trusted, and a chunked body declares none: count what arrives.
+    chunks, size, more = list[bytes](), 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             break
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
         more = message.get("more_body", False)
         if size > limit:
-            raise TooLarge(f"more than {limit:,} bytes; send less at once")
-    return b"".join(parts)
+            raise BodyTooLarge(f"the body has more than {limit:,} bytes, the limit; send less in one request")
+    return b"".join(chunks)
 
 
-def _of_origin(origin: str) -> str:
-    _, _, location = origin.partition("://")
-    # "null" is what a sandboxed page sends: it is nobody's.
-    return location.lower() if host_name(location) else "null"
+def _origin_host(origin: str) -> str:
+    _, _, authority = origin.partition("://")
+    # Sandboxed pages send the origin "null", which must match no host.
+    return authority.lower() if strip_port(authority) else "null"

@@ -1,4 +1,4 @@
-"""The OpenAPI document: every way an answer of the API can be a problem, said once."""
+"""The OpenAPI document: adds the problem responses that every operation of the API may have."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from fastapi import FastAPI
 
 from .problems import MEDIA_TYPE
 
-_PROBLEM: dict[str, Any] = {
+_PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "Why there is no answer (RFC 9457). `code` is stable; `detail` is for people.",
+    "description": "An error (RFC 9457). `code` is stable; `detail` is for people.",
     "required": ["type", "title", "status", "detail", "code", "request_id"],
     "properties": {
         "type": {"type": "string"},
@@ -27,32 +27,32 @@ _PROBLEM: dict[str, Any] = {
         "request_id": "6f1c1a3e0b6d4b6f9f0f6a1d0f3c2b1a",
     },
 }
-_PROBLEMS = {
-    "400": "The request cannot be understood.",
+_DESCRIPTIONS = {
+    "400": "The request is malformed.",
     "401": "The API key is missing, unknown or revoked.",
-    "403": "The key may not do this, or this person may not decide.",
-    "404": "There is no such thing, or it is another tenant's.",
-    "409": "It was decided or begun before.",
+    "403": "The key lacks the scope, or the named person may not decide.",
+    "404": "Not found, or it belongs to another tenant.",
+    "409": "It conflicts with an earlier decision or request.",
     "413": "The body is too large.",
-    "421": "The request is not meant for this server.",
-    "422": "The request is not as this document says.",
-    "429": "Too many requests, or a ceiling refuses the run; see Retry-After.",
-    "500": "A fault of the server's.",
-    "503": "The store cannot be used right now.",
+    "421": "The request addresses another host, or comes from another site's page.",
+    "422": "The request does not match this document.",
+    "429": "The rate limit is exceeded, or a ceiling refuses the run; see Retry-After.",
+    "500": "An internal error.",
+    "503": "The database is unavailable.",
 }
 
 
-def document_problems(app: FastAPI) -> None:
-    """Has `app.openapi` tell the problems, too."""
-    without = app.openapi
+def add_problem_responses(app: FastAPI) -> None:
+    """Makes `app.openapi` document the problem responses of every operation."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = without()
+            document = generate()
             schemas = document["components"]["schemas"]
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
-            schemas["Problem"] = _PROBLEM
+            schemas["Problem"] = _PROBLEM_SCHEMA
             for path in document["paths"].values():
                 for operation in path.values():
                     operation["responses"].update(_responses())
@@ -64,4 +64,4 @@ def document_problems(app: FastAPI) -> None:
 
 def _responses() -> dict[str, Any]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": text, "content": content} for status, text in _PROBLEMS.items()}
+    return {status: {"description": text, "content": content} for status, text in _DESCRIPTIONS.items()}

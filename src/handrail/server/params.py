@@ -1,28 +1,28 @@
-"""What stands in this site's addresses: ids, words to look for, and where a page of a list ended."""
+"""Path and query parameters: ids, text filters, and the cursor of a paged list of traces."""
 
 import re
 from typing import Annotated
 
 from fastapi import Path, Query
 
-from handrail.traces.store.queries import Place
+from handrail.traces.store.trace_queries import TraceCursor
 
-Id = Annotated[str, Path(pattern="^[0-9a-z_]{1,64}$")]
+IdPath = Annotated[str, Path(pattern="^[0-9a-z_]{1,64}$")]
 TraceId = Annotated[str, Path(pattern="^[0-9a-f]{1,64}$")]
 SpanId = Annotated[str, Path(pattern="^[0-9a-f]{1,32}$")]
-Before = Annotated[str | None, Query(pattern="^[0-9a-z_]{1,64}$")]
-Word = Annotated[str, Query(max_length=200, pattern="^[^\\x00]*$")]
-"""Text without NUL, which Postgres does not take; empty is the same as not given."""
-After = Annotated[str, Query(max_length=400)]
+BeforeQuery = Annotated[str | None, Query(pattern="^[0-9a-z_]{1,64}$")]
+TextQuery = Annotated[str, Query(max_length=200, pattern="^[^\\x00]*$")]
+"""Text without NUL, which Postgres does not accept; empty means not given."""
+AfterQuery = Annotated[str, Query(max_length=400)]
 
 
-def show_place(place: Place) -> str:
-    """The place as text."""
-    return "~".join(str(part) for part in place)
+def encode_cursor(cursor: TraceCursor) -> str:
+    """A cursor as a query parameter."""
+    return "~".join(str(part) for part in cursor)
 
 
-def read_place(text: str) -> Place | None:
-    """The place that `show_place` wrote; None where it is none."""
+def decode_cursor(text: str) -> TraceCursor | None:
+    """The cursor in a query parameter that `encode_cursor` made; None if the text is not such a cursor."""
     parts = text.split("~", 3)
     if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,18}", part) for part in parts[:2]):
         return None

@@ -1,81 +1,79 @@
-"""What the pages and the API read. Every query says whose data it is after: this module is the only one that asks the
-store for data of tenants, and a test goes over its calls.
+"""The queries of the pages and the API, over one tenant's data or every tenant's.
+
+Every query names the tenant. Besides `eval_queries`, this is the only module of the server that reads the store for
+data of tenants, and a test checks each of its calls.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
-from handrail.ceilings.ledger_queries import AccountView, spending
-from handrail.evals.tenant import TENANT
+from handrail.ceilings.ledger_queries import AccountView, load_spending
+from handrail.evals.spec import EVALS_TENANT
+from handrail.kernel.db.operation import operation
 from handrail.kernel.errors import NotFound
 from handrail.review.approvals.model import Approval, State
-from handrail.review.approvals.store import approvals_of, list_approvals, load_approval
-from handrail.review.feedback import Verdict, verdicts_of
+from handrail.review.approvals.store import list_approvals, load_approval, load_approvals
+from handrail.review.feedback import Feedback, load_feedback
 from handrail.runs.runtime import Runtime
-from handrail.runs.store.runs import OutcomeView, RunView, list_runs, load_input, load_outcomes, load_run
+from handrail.runs.store.queries import OutcomeView, RunView, list_runs, load_input, load_outcomes, load_run
 from handrail.runs.store.stats import PathPoint, paths_over_time
-from handrail.traces.analysis.cost_drivers import Difference, Few, dearest, differences
-from handrail.traces.analysis.parallelism import Finding, what_if
-from handrail.traces.analysis.waste import Waste, waste_of
+from handrail.traces.analysis.cost_drivers import CostConcentration, CostDriver
+from handrail.traces.analysis.parallelism import ParallelismOpportunity, find_parallelism
+from handrail.traces.analysis.waste import WasteReport, find_waste
 from handrail.traces.model import Span
-from handrail.traces.store.queries import (
+from handrail.traces.reports import MAX_TRACE_SPANS, load_cost_sample, load_latest_traces
+from handrail.traces.store.rollup_queries import (
     LatencyPoint,
-    Order,
-    Place,
+    SpendKey,
     SpendPoint,
     SpendRow,
     StepLatency,
-    TraceCost,
-    Ungoverned,
+    UngovernedSpend,
     latency_over_time,
-    missing_spans,
     spend_by,
     spend_over_time,
     step_latencies,
-    top_traces,
-    trace_costs,
     ungoverned_spend,
 )
-from handrail.traces.store.spans import load_payload, load_trace
+from handrail.traces.store.spans import load_payload, load_payloads, load_trace
 from handrail.traces.store.summaries import TraceSummary
+from handrail.traces.store.trace_queries import (
+    TraceCursor,
+    TraceOrder,
+    missing_spans,
+    top_traces,
+)
 
-SpendKey = Literal["tenant", "user", "agent", "model", "fingerprint", "day"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """From when to when a page looks, and how long the stretches of its charts are: an hour or a day."""
-
-    name: str
-    since: datetime
-    until: datetime
-    every: timedelta
-
-    @property
-    def bucket(self) -> Literal["hour", "day"]:
-        """A stretch by its name."""
-        return "hour" if self.every == timedelta(hours=1) else "day"
+from .time_ranges import TimeRange
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overview:
-    """What happened in a range, over time."""
+class OverviewData:
+    """The figures of a time range.
+
+    Attributes:
+        waiting: Pending approvals, counted up to a hundred.
+    """
 
     paths: Sequence[PathPoint]
     spend: Sequence[SpendPoint]
     latency: Sequence[LatencyPoint]
-    ungoverned: Sequence[Ungoverned]
+    ungoverned: Sequence[UngovernedSpend]
     waiting: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceFound:
-    """A trace; `missing` spans are named as parents and are not there."""
+class TraceDetail:
+    """A trace and its spans, without their payloads.
+
+    Attributes:
+        missing: How many spans are named as parents but are not in the store.
+    """
 
     summary: TraceSummary
     spans: Sequence[Span]
@@ -83,114 +81,88 @@ class TraceFound:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
-    """All that is known of one run."""
+class RunDetail:
+    """A run with all that is stored of it; outcomes are in order, feedback is newest first."""
 
     run: RunView
     input: Any
     outcomes: Sequence[OutcomeView]
     approvals: Sequence[Approval]
-    verdicts: Sequence[Verdict]
+    feedback: Sequence[Feedback]
 
 
-_MOST_COMPARED = 2_000
-_SAMPLE = 100
-
-
-class Reads:
-    """The store as a visitor sees it: one tenant's data, or everybody's where `tenant` is None."""
+class Queries:
+    """The store as a principal sees it: one tenant's data, or everybody's if `tenant` is None."""
 
     def __init__(self, runtime: Runtime, tenant: str | None) -> None:
         self._runtime = runtime
         self.tenant = tenant
 
     async def runs(self, *, agent: str | None, limit: int, before: str | None) -> list[RunView]:
-        """The newest first; `before` is the last of the page before."""
+        """The newest runs first; `before` is the id of the previous page's last run."""
         now, tenant = self._runtime.clock.now(), self.tenant
-        return await self._runtime.database.read(
-            lambda conn: list_runs(conn, now, tenant=tenant, agent=agent, limit=limit, before=before)
-        )
+        return await self._runtime.database.read(list_runs(now, tenant=tenant, agent=agent, limit=limit, before=before))
 
-    async def story(self, run_id: str) -> Story:
-        """One run, by its whole id. Raises NotFound."""
+    async def run(self, run_id: str) -> RunDetail:
+        """One run, by its full id. Raises NotFound."""
         now, tenant = self._runtime.clock.now(), self.tenant
-
-        def query(conn: Connection) -> Story:
-            run = load_run(conn, run_id, now, tenant)
-            return Story(
-                run=run,
-                input=load_input(conn, run.run_id),
-                outcomes=load_outcomes(conn, run.run_id),
-                approvals=approvals_of(conn, run.run_id),
-                verdicts=verdicts_of(conn, run.run_id),
-            )
-
-        story = await self._runtime.database.read(query)
-        if story.run.run_id != run_id:
+        detail = await self._runtime.database.read(_load_run_detail(run_id, now, tenant))
+        # The store also finds a run by the beginning of its id, which is for the terminal only.
+        if detail.run.run_id != run_id:
             raise NotFound(f"there is no run {run_id}")
-        return story
+        return detail
 
     async def approvals(self, *, state: State | None, limit: int, before: str | None) -> list[Approval]:
-        """The longest waiting first, the trials' left out."""
+        """The approvals that have waited longest first, without those of eval trials."""
         tenant = self.tenant
+        hidden = () if tenant == EVALS_TENANT else (EVALS_TENANT,)
         return await self._runtime.database.read(
-            lambda conn: list_approvals(
-                conn,
-                state=state,
-                tenant=tenant,
-                limit=limit,
-                before=before,
-                hidden=() if tenant == TENANT else (TENANT,),
-            )
+            list_approvals(state=state, tenant=tenant, limit=limit, before=before, hidden=hidden)
         )
 
     async def approval(self, approval_id: str) -> Approval:
-        """One approval, by its whole id. Raises NotFound."""
+        """One approval, by its full id. Raises NotFound."""
         tenant = self.tenant
-        found = await self._runtime.database.read(lambda conn: load_approval(conn, approval_id, tenant))
-        if found.approval_id != approval_id:
+        approval = await self._runtime.database.read(load_approval(approval_id, tenant))
+        if approval.approval_id != approval_id:
             raise NotFound(f"there is no approval {approval_id}")
-        return found
+        return approval
 
     async def accounts(self, limit: int) -> list[AccountView]:
-        """The current days and months, those with most spent first."""
+        """The spending of the current days and months, the highest first."""
         now, limits, tenant = self._runtime.clock.now(), self._runtime.limits, self.tenant
-        return await self._runtime.database.read(
-            lambda conn: spending(conn, tenant=tenant, now=now, limits=limits, limit=limit)
-        )
+        return await self._runtime.database.read(load_spending(tenant=tenant, now=now, limits=limits, limit=limit))
 
-    async def overview(self, range_: Range) -> Overview:
-        """What the first page shows; `waiting` approvals are counted up to a hundred."""
-        tenant, since, until, bucket = self.tenant, range_.since, range_.until, range_.bucket
-
-        def query(conn: Connection) -> Overview:
-            waiting = list_approvals(conn, state="pending", tenant=tenant, limit=100, before=None, hidden=(TENANT,))
-            return Overview(
-                paths=paths_over_time(conn, tenant=tenant, since=since, until=until, every=range_.every),
-                spend=spend_over_time(conn, tenant=tenant, since=since, until=until, bucket=bucket),
-                latency=latency_over_time(conn, tenant=tenant, since=since, until=until, bucket=bucket),
-                ungoverned=ungoverned_spend(conn, tenant=tenant, since=since, until=until),
-                waiting=len(waiting),
-            )
-
-        return await self._runtime.database.read(query)
+    async def overview(self, range_: TimeRange) -> OverviewData:
+        """The figures of the overview page."""
+        tenant = self.tenant
+        return await self._runtime.database.read(_load_overview(range_, tenant))
 
     async def traces(
         self,
-        range_: Range,
+        range_: TimeRange,
         *,
-        order: Order,
+        order: TraceOrder,
         agent: str | None,
         user: str | None,
         text: str | None,
         limit: int,
-        after: Place | None,
+        after: TraceCursor | None,
     ) -> list[TraceSummary]:
-        """The traces with most of `order` first; `after` is the place of the last of the page before."""
+        """The traces of a range.
+
+        Args:
+            range_: When they started.
+            order: What comes first: the newest, most expensive, slowest, or those with most errors.
+            agent: Only those of this agent.
+            user: Only those of this user.
+            text: Only those with this in their name, or at the beginning of their id.
+            limit: How many at most.
+            after: The cursor of the previous page's last trace.
+        """
         tenant, since, until = self.tenant, range_.since, range_.until
         return await self._runtime.database.read(
-            lambda conn: top_traces(
-                conn,
+            top_traces(
                 tenant=tenant,
                 since=since,
                 until=until,
@@ -203,86 +175,86 @@ class Reads:
             )
         )
 
-    async def trace(self, trace_id: str) -> TraceFound:
-        """A trace, what was said in it left out. Raises NotFound."""
+    async def trace(self, trace_id: str) -> TraceDetail:
+        """One trace. Raises NotFound."""
         tenant = self.tenant
+        return await self._runtime.database.read(_load_trace_detail(trace_id, tenant))
 
-        def query(conn: Connection) -> TraceFound:
-            summary, spans = load_trace(conn, trace_id, tenant)
-            return TraceFound(summary=summary, spans=spans, missing=missing_spans(conn, trace_id, tenant))
+    async def steps(self, range_: TimeRange, agent: str | None) -> list[StepLatency]:
+        """The latency of each step, the highest total first."""
+        tenant, since, until = self.tenant, range_.since, range_.until
+        return await self._runtime.database.read(step_latencies(tenant=tenant, since=since, until=until, agent=agent))
 
-        return await self._runtime.database.read(query)
-
-    async def steps(self, range_: Range, agent: str | None) -> list[StepLatency]:
-        """How long each step took, those that took longest in all first."""
+    async def spend(self, range_: TimeRange, key: SpendKey, limit: int) -> list[SpendRow]:
+        """The spend by `key`, the highest first."""
         tenant, since, until = self.tenant, range_.since, range_.until
         return await self._runtime.database.read(
-            lambda conn: step_latencies(conn, tenant=tenant, since=since, until=until, agent=agent)
+            spend_by(key=key, tenant=tenant, since=since, until=until, limit=limit)
         )
 
-    async def spend(self, range_: Range, key: SpendKey, limit: int) -> list[SpendRow]:
-        """Who or what the money went to, the dearest first."""
-        tenant, since, until = self.tenant, range_.since, range_.until
-        return await self._runtime.database.read(
-            lambda conn: spend_by(conn, key=key, tenant=tenant, since=since, until=until, limit=limit)
-        )
-
-    async def said(self, trace_id: str, span_id: str) -> tuple[Span, Mapping[str, Any] | None]:
-        """A span and what was said in it. Raises NotFound."""
+    async def span(self, trace_id: str, span_id: str) -> tuple[Span, Mapping[str, Any] | None]:
+        """A span and its payload, if that is stored. Raises NotFound."""
         tenant = self.tenant
+        return await self._runtime.database.read(_load_span(trace_id, span_id, tenant))
 
-        def query(conn: Connection) -> tuple[Span, Mapping[str, Any] | None]:
-            _, spans = load_trace(conn, trace_id, tenant)
-            span = next((span for span in spans if span.span_id == span_id), None)
-            if span is None:
-                raise NotFound(f"there is no span {span_id} in trace {trace_id}")
-            return span, load_payload(conn, span.trace_id, span.span_id)
-
-        return await self._runtime.database.read(query)
-
-    async def findings(self, found: TraceFound) -> list[Finding]:
-        """What of a trace could have run side by side; nothing is looked for in a very long one."""
-        if len(found.spans) > _MOST_COMPARED:
+    async def parallelism(self, trace: TraceDetail) -> list[ParallelismOpportunity]:
+        """What in a trace could have run in parallel; nothing for a very long trace, which is not analysed."""
+        if len(trace.spans) > MAX_TRACE_SPANS:
             return []
-        tenant, trace_id = self.tenant, found.summary.trace_id
+        tenant = self.tenant
+        payloads = await self._runtime.database.read(load_payloads(trace.summary.trace_id, tenant))
+        return await asyncio.to_thread(find_parallelism, trace.spans, payloads)
 
-        def query(conn: Connection) -> dict[str, Mapping[str, Any]]:
-            _, spans = load_trace(conn, trace_id, tenant)
-            said = {span.span_id: load_payload(conn, span.trace_id, span.span_id) for span in spans}
-            return {span_id: payload for span_id, payload in said.items() if payload is not None}
-
-        payloads = await self._runtime.database.read(query)
-        return await asyncio.to_thread(what_if, found.spans, payloads)
-
-    async def few(self, range_: Range) -> tuple[Few, list[Difference]]:
-        """How few traces make most of the cost, and what sets a sample of them apart from a sample of the rest."""
+    async def cost_concentration(self, range_: TimeRange) -> tuple[CostConcentration, list[CostDriver]]:
+        """How few traces make up most of the cost, and what sets a sample of them apart from a sample of the rest."""
         tenant, since, until = self.tenant, range_.since, range_.until
+        sample = await self._runtime.database.read(load_cost_sample(tenant=tenant, since=since, until=until))
+        return sample.concentration, await asyncio.to_thread(sample.drivers)
 
-        def query(conn: Connection) -> tuple[Few, Sequence[Sequence[Span]], Sequence[Sequence[Span]]]:
-            costs = list(trace_costs(conn, tenant=tenant, since=since, until=until))
-            few = dearest(each.cost for each in costs)
-            dear, rest = costs[: few.count], costs[few.count :]
-            spans: list[Sequence[Sequence[Span]]] = [
-                [load_trace(conn, each.trace_id, tenant)[1] for each in _spread(some)] for some in (dear, rest)
-            ]
-            return few, spans[0], spans[1]
-
-        few, dear, rest = await self._runtime.database.read(query)
-        return few, await asyncio.to_thread(differences, dear, rest)
-
-    async def waste(self, range_: Range) -> tuple[Waste, int]:
-        """What of the range's newest traces led nowhere, and how many of them were gone through."""
+    async def waste(self, range_: TimeRange) -> tuple[WasteReport, int]:
+        """The waste in the latest traces of a range, and how many traces that were."""
         tenant, since, until = self.tenant, range_.since, range_.until
-
-        def query(conn: Connection) -> list[Sequence[Span]]:
-            newest = top_traces(conn, tenant=tenant, since=since, until=until, limit=_SAMPLE)
-            return [load_trace(conn, each.trace_id, tenant)[1] for each in newest if each.spans <= _MOST_COMPARED]
-
-        found = await self._runtime.database.read(query)
-        return await asyncio.to_thread(waste_of, found), len(found)
+        traces = await self._runtime.database.read(load_latest_traces(tenant=tenant, since=since, until=until))
+        return await asyncio.to_thread(find_waste, traces), len(traces)
 
 
-def _spread(costs: Sequence[TraceCost]) -> Sequence[TraceCost]:
-    """At most `_SAMPLE` of them, from the dearest to the cheapest alike."""
-    step = -(-len(costs) // _SAMPLE) or 1
-    return costs[::step]
+@operation
+def _load_run_detail(conn: Connection, run_id: str, now: datetime, tenant: str | None) -> RunDetail:
+    run = load_run(run_id, now, tenant)(conn)
+    return RunDetail(
+        run=run,
+        input=load_input(run.run_id)(conn),
+        outcomes=load_outcomes(run.run_id)(conn),
+        approvals=load_approvals(run.run_id)(conn),
+        feedback=load_feedback(run.run_id)(conn),
+    )
+
+
+@operation
+def _load_overview(conn: Connection, range_: TimeRange, tenant: str | None) -> OverviewData:
+    since, until, bucket = range_.since, range_.until, range_.bucket
+    waiting = list_approvals(state="pending", tenant=tenant, limit=100, before=None, hidden=(EVALS_TENANT,))(conn)
+    return OverviewData(
+        paths=paths_over_time(tenant=tenant, since=since, until=until, interval=range_.interval)(conn),
+        spend=spend_over_time(tenant=tenant, since=since, until=until, bucket=bucket)(conn),
+        latency=latency_over_time(tenant=tenant, since=since, until=until, bucket=bucket)(conn),
+        ungoverned=ungoverned_spend(tenant=tenant, since=since, until=until)(conn),
+        waiting=len(waiting),
+    )
+
+
+@operation
+def _load_trace_detail(conn: Connection, trace_id: str, tenant: str | None) -> TraceDetail:
+    summary, spans = load_trace(trace_id, tenant)(conn)
+    return TraceDetail(summary=summary, spans=spans, missing=missing_spans(trace_id, tenant)(conn))
+
+
+@operation
+def _load_span(
+    conn: Connection, trace_id: str, span_id: str, tenant: str | None
+) -> tuple[Span, Mapping[str, Any] | None]:
+    _, spans = load_trace(trace_id, tenant)(conn)
+    span = next((span for span in spans if span.span_id == span_id), None)
+    if span is None:
+        raise NotFound(f"there is no span {span_id} in trace {trace_id}")
+    return span, load_payload(span.trace_id, span.span_id)(conn)

@@ -1,4 +1,4 @@
-"""How fast a caller may ask: a token bucket each, on the clock."""
+"""Rate limits: a token bucket for each caller, counted in this process."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from handrail.kernel.clock import Clock
 
 from .errors import RateLimited
 
-_REMEMBERED = 10_000
+_MAX_BUCKETS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class RateLimit:
     """`burst` requests at once, and `per_second` in the long run."""
 
     per_second: int
@@ -19,34 +19,43 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """The tokens that were left at a moment."""
+class TokenBucket:
+    """The tokens that were left at a time of the monotonic clock."""
 
     tokens: float
     at_ns: int
 
 
-def take(bucket: Bucket, rate: Rate, now_ns: int) -> tuple[Bucket, float]:
-    """The bucket after a request, and the seconds until one would be served: 0.0 where this one is."""
-    filled = min(rate.burst, bucket.tokens + (now_ns - bucket.at_ns) / 1e9 * rate.per_second)
-    if filled >= 1:
-        return Bucket(filled - 1, now_ns), 0.0
-    return Bucket(filled, now_ns), (1 - filled) / rate.per_second
+def take_token(bucket: TokenBucket, limit: RateLimit, now_ns: int) -> tuple[TokenBucket, float]:
+    """Takes a token for one request, if there is one.
+
+    Args:
+        bucket: The bucket after the previous request.
+        limit: How fast it fills, and how much it holds.
+        now_ns: The monotonic clock's time, in nanoseconds.
+
+    Returns:
+        The bucket afterwards, and the seconds until a request would be served: 0.0 if this one is.
+    """
+    tokens = min(limit.burst, bucket.tokens + (now_ns - bucket.at_ns) / 1e9 * limit.per_second)
+    if tokens >= 1:
+        return TokenBucket(tokens - 1, now_ns), 0.0
+    return TokenBucket(tokens, now_ns), (1 - tokens) / limit.per_second
 
 
-class Buckets:
-    """This process's buckets, one a caller; of callers not heard of for long none is kept."""
+class RateLimiter:
+    """A bucket for each caller. When there are too many, the bucket that was unused for longest is dropped."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
-    def check(self, caller: str, rate: Rate) -> None:
+    def check(self, caller: str, limit: RateLimit) -> None:
         """Counts a request of `caller`. Raises RateLimited."""
         now_ns = self._clock.monotonic_ns()
-        bucket, wait = take(self._buckets.pop(caller, Bucket(rate.burst, now_ns)), rate, now_ns)
+        bucket, wait = take_token(self._buckets.pop(caller, TokenBucket(limit.burst, now_ns)), limit, now_ns)
         self._buckets[caller] = bucket
-        if len(self._buckets) > _REMEMBERED:
+        if len(self._buckets) > _MAX_BUCKETS:
             self._buckets.popitem(last=False)
         if wait > 0:
             raise RateLimited(wait)

@@ -1,4 +1,4 @@
-"""What the pages and the API stand on: one object, made by `create_app`, found in every request."""
+"""The application's state: what every request handler has access to."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,28 +6,35 @@ from typing import Any
 
 from fastapi import Request
 
+from handrail.evals.spec import EvalSpec
 from handrail.runs.agent import GovernedAgent
 from handrail.runs.runtime import Runtime
 
-from .bind_policy import Door
-from .charts import Charts
-from .rate_limit import Buckets
+from .bind_policy import BindPolicy
+from .charts import ChartRenderer
+from .rate_limit import RateLimiter
 from .templating import Renderer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
-    """`find_agent` gives a governed agent by its name; it raises NotFound and BadSettings."""
+class AppState:
+    """What `create_app` creates once for all requests.
+
+    Attributes:
+        find_agent: Returns a governed agent by its name; it raises NotFound and BadSettings.
+        find_eval_spec: Returns the eval spec of an agent by the agent's name; it raises the same.
+    """
 
     runtime: Runtime
     find_agent: Callable[[str], GovernedAgent[Any, Any]]
-    door: Door
-    buckets: Buckets
+    find_eval_spec: Callable[[str], EvalSpec[Any, Any]]
+    bind_policy: BindPolicy
+    rate_limiter: RateLimiter
     renderer: Renderer
-    charts: Charts
+    charts: ChartRenderer
 
 
-def site_of(request: Request) -> Site:
-    """The site that a request came to."""
-    site: Site = request.app.state.site
-    return site
+def app_state(request: Request) -> AppState:
+    """The state of the application that received a request."""
+    state: AppState = request.app.state.handrail
+    return state

@@ -1,20 +1,20 @@
-"""Templates made into answers. Every value is escaped, and cleaned of what a browser or a reader would obey."""
+"""Rendering of the templates. Every value is escaped, and its control and direction characters are made visible."""
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from handrail.kernel.clock import from_unix_ns
-from handrail.kernel.money import NanoUsd, show_usd
-from handrail.kernel.text import format_duration, shorten
-
-from .text import show_time, shown
+from handrail.kernel.money import NanoUsd, format_usd
+from handrail.kernel.text import format_duration, format_json, sanitize, shorten
 
 
 class Renderer:
@@ -24,7 +24,7 @@ class Renderer:
         self._environment = Environment(
             loader=PackageLoader(__package__ or "", "templates"),
             autoescape=True,
-            finalize=shown,
+            finalize=sanitize_value,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -32,53 +32,75 @@ class Renderer:
         self._environment.filters.update(
             excerpt=lambda value, length: shorten(str(value), length),
             duration=format_duration,
-            moment=from_unix_ns,
-            time=show_time,
+            from_ns=from_unix_ns,
+            time=format_time,
             usd=_usd,
             pretty=_pretty,
             line=_line,
             count=_count,
             share=_share,
         )
-        self._environment.globals.update(static=static_url, path=self.path)
+        self._environment.globals.update(static=static_url, url=self.url)
 
-    def page(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+    def render(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
         """The page that a template makes of `context`."""
         return HTMLResponse(self._environment.get_template(template).render(context), status)
 
     @staticmethod
-    def path(*parts: str, **query: Any) -> str:
-        """A path of this site, of parts that users may have named, with the query's entries that are not empty."""
-        asked = {name: value for name, value in query.items() if value not in (None, "")}
-        return "/" + "/".join(quote(part, safe="") for part in parts) + (f"?{urlencode(asked)}" if asked else "")
+    def url(*segments: str, **query: Any) -> str:
+        """A URL path of this server.
+
+        Args:
+            segments: The path's segments, which are quoted: they may contain names that users chose.
+            query: Query parameters; None and the empty string are left out.
+        """
+        parameters = {name: value for name, value in query.items() if value not in (None, "")}
+        return (
+            "/"
+            + "/".join(quote(segment, safe="") for segment in segments)
+            + (f"?{urlencode(parameters)}" if parameters else "")
+        )
+
+
+def sanitize_value(value: Any) -> Any:
+    """A value as a template may print it: our own markup unchanged, None as nothing, all else as sanitized text."""
+    return value if isinstance(value, Markup) else sanitize(str(value)) if value is not None else ""
+
+
+def format_time(at: datetime) -> Markup:
+    """A time in UTC, to the second. The script of the pages turns it into the reader's local time."""
+    utc = at.astimezone(UTC)
+    return Markup('<time datetime="{}Z">{} UTC</time>').format(
+        utc.strftime("%Y-%m-%dT%H:%M:%S"), utc.strftime("%Y-%m-%d %H:%M:%S")
+    )
 
 
 @cache
 def static_url(name: str) -> str:
-    """Where a file of ours is, under a name that changes with it, so that browsers may keep it."""
+    """The URL of a static file. It changes with the file's content, so that browsers may cache it for good."""
     content = (files(__package__ or "") / "static" / name).read_bytes()
     return f"/static/{name}?{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def _usd(amount: int | None) -> str:
-    return "" if amount is None else show_usd(NanoUsd(amount))
+    return "" if amount is None else format_usd(NanoUsd(amount))
 
 
-def _pretty(found: Any) -> str:
-    """Text as it is, anything else as indented JSON."""
-    return found if isinstance(found, str) else json.dumps(found, indent=2, ensure_ascii=False, default=str)
+def _pretty(value: Any) -> str:
+    """Text unchanged, anything else as indented JSON."""
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
-def _line(found: Any) -> str:
-    """Text as it is, nothing for None, anything else as JSON on one line."""
-    if found is None or isinstance(found, str):
-        return found or ""
-    return json.dumps(found, ensure_ascii=False, default=str)
+def _line(value: Any) -> str:
+    """Text unchanged, None as nothing, anything else as JSON on one line."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return format_json(value)
 
 
 def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _share(part: float) -> str:
-    return f"{100 * part:.1f}%" if 0 < part < 0.1 else f"{100 * part:.0f}%"
+def _share(fraction: float) -> str:
+    return f"{100 * fraction:.1f}%" if 0 < fraction < 0.1 else f"{100 * fraction:.0f}%"

@@ -1,11 +1,10 @@
-"""The range of time that a page looks at, as its address names it."""
+"""The time range of a page or an API request, as the query string names it."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, get_args
 
 from fastapi import Query
-
-from .queries import Range
 
 RangeName = Literal["24h", "7d", "30d", "90d"]
 RANGES: tuple[RangeName, ...] = get_args(RangeName)
@@ -13,11 +12,33 @@ _LENGTHS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelt
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-InRange = Annotated[RangeName, Query(alias="range")]
+RangeQuery = Annotated[RangeName, Query(alias="range")]
 
 
-def range_of(name: RangeName, now: datetime) -> Range:
-    """The range that ends with the hour or, above a day, the UTC day that it is now."""
-    every = timedelta(hours=1) if name == "24h" else timedelta(days=1)
-    until = now - (now - _EPOCH) % every + every
-    return Range(name=name, since=until - _LENGTHS[name], until=until, every=every)
+@dataclass(frozen=True, kw_only=True)
+class TimeRange:
+    """A range of time, in buckets of an hour or a day.
+
+    Attributes:
+        name: As the query string has it.
+        since: The start of the first bucket.
+        until: The end of the last bucket, exclusive.
+        interval: The length of a bucket: the points of its charts are this far apart.
+    """
+
+    name: str
+    since: datetime
+    until: datetime
+    interval: timedelta
+
+    @property
+    def bucket(self) -> Literal["hour", "day"]:
+        """The length of a bucket as a word."""
+        return "hour" if self.interval == timedelta(hours=1) else "day"
+
+
+def time_range(name: RangeName, now: datetime) -> TimeRange:
+    """The range of a name, up to the end of the current hour or, if it is longer than a day, of the current UTC day."""
+    interval = timedelta(hours=1) if name == "24h" else timedelta(days=1)
+    until = now - (now - _EPOCH) % interval + interval
+    return TimeRange(name=name, since=until - _LENGTHS[name], until=until, interval=interval)

@@ -1,17 +1,17 @@
-"""A span as it is stored: narrow and typed, what was said kept apart.
+"""Spans: as they are stored, and as they arrive before their attributes are read.
 
-Names follow OpenTelemetry's GenAI conventions; `reading.py` maps a program's own names to these fields.
+Names follow OpenTelemetry's GenAI conventions; `normalize.py` maps every other dialect to these fields.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from handrail.kernel.money import ZERO, NanoUsd
 
 Kind = Literal["agent", "model", "tool", "step", "wait"]
-"""What a span timed: a run of an agent, one request to a model, one call of a tool, a step the code names itself, or
-people's time to decide."""
+"""What a span timed: a run of an agent, one request to a model, one tool call, a step that the code names itself, or
+the time people took to decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +45,51 @@ class Span:
     usage: Usage = Usage()
     cost: NanoUsd = ZERO
     reported_cost: NanoUsd | None = None
-    """What the sender says it cost, kept beside ours."""
+    """The cost that the sender reports, kept beside ours."""
     held: NanoUsd | None = None
-    """What was held for a model request; None where nobody held anything: spend outside every ceiling."""
+    """The money held before a model request; None if nothing was held, so that no ceiling covers the spend."""
     conversation_id: str | None = None
     first_token_ns: int | None = None
-    """From the request to the first of its answer."""
+    """From the start of the request to the first token of its response."""
     fingerprint: str | None = None
     """The hash of the whole agent."""
     attempt: int = 1
     retry_of: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     payload: Mapping[str, Any] | None = None
+    """What users, models and tools wrote: prompts, responses, arguments, results."""
 
     @property
     def duration_ns(self) -> int:
+        """From start to end."""
         return self.end_ns - self.start_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanEvent:
+    """Something that happened during a span, at one point in time (nanoseconds since 1970)."""
+
+    name: str
+    time_ns: int
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawSpan:
+    """A finished span before normalisation, its attributes as the sender named them.
+
+    Ids are lower-case hex, times nanoseconds since 1970.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    start_ns: int
+    end_ns: int
+    attributes: Mapping[str, Any]
+    events: Sequence[SpanEvent] = ()
+    links: Sequence[Mapping[str, Any]] = ()
+    failed: bool = False
+    status_message: str = ""
+    """The description in the span's status."""

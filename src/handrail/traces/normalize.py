@@ -1,68 +1,53 @@
-"""Reads a finished span, whoever recorded it, into its stored form, by the tables in `dialects.py`.
+"""Converts finished spans of any dialect into the form that is stored. `semconv.py` has the names they use.
 
-Nothing that was sent is lost: what is not in a field is among the attributes, and what was said is in the payload. An
-attribute is dropped where a field says the very same.
+Nothing that was sent is lost: what has no field stays among the attributes, and content goes to the payload. An
+attribute is dropped only if a field has the same value.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry.trace import StatusCode
 
-from handrail.kernel.clock import unix_ns
-from handrail.kernel.money import NanoUsd, nano_usd, usd
+from handrail.kernel.money import NanoUsd, usd
 
 from . import semconv
-from .model import Kind, Span, Usage
-from .payloads import Event, bounded, cut, evaluations, parsed, take_content
-from .token_usage import Counts, usage_of
+from .attribute_values import (
+    MAX_NAME_CHARS,
+    as_attempt,
+    as_count,
+    as_duration_ns,
+    as_list,
+    as_name,
+    as_nano_usd,
+    as_time_ns,
+    replace_unstorable,
+    truncate,
+)
+from .model import Kind, RawSpan, Span, SpanEvent, Usage
+from .payloads import extract_evaluations, extract_payload, limit_size, parse_json
+from .token_usage import ReportedTokens, normalize_usage
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 T = TypeVar("T")
 
-LONGEST_NAME = 200
-"""Characters of a field that people and programs look things up by."""
-_MOST = 10**15
-"""More tokens or nano-dollars than this in one span are a fault of its sender."""
-_MOST_USD = Decimal(1_000_000)
-_MOST_SECONDS = 1_000_000
-_MOST_ATTEMPTS = 1_000_000
-_NUMBER = re.compile(r"\d{1,15}", re.ASCII)
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
+def normalize_sdk_span(span: "ReadableSpan", payload: Mapping[str, Any] | None) -> Span:
+    """The stored form of a span that Handrail recorded.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A span that has ended, as its program told it. Ids in lower-case hex, times in nanoseconds since 1970."""
-
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    name: str
-    start_ns: int
-    end_ns: int
-    attributes: Mapping[str, Any]
-    events: Sequence[Event] = ()
-    links: Sequence[Mapping[str, Any]] = ()
-    failed: bool = False
-    said: str = ""
-    """What the span's status says of its failure."""
-
-
-def read_span(span: "ReadableSpan", payload: Mapping[str, Any] | None) -> Span:
-    """The stored form of one of our own spans, which has ended; `payload` is what was said in it."""
+    Args:
+        span: A span of OpenTelemetry's SDK that has ended.
+        payload: The content that was recorded beside it.
+    """
     context = span.get_span_context()
     assert context
     assert span.start_time
     assert span.end_time
-    read = read_finished(
-        Finished(
+    normalised = normalize_span(
+        RawSpan(
             trace_id=f"{context.trace_id:032x}",
             span_id=f"{context.span_id:016x}",
             parent_id=f"{span.parent.span_id:016x}" if span.parent else None,
@@ -71,243 +56,209 @@ def read_span(span: "ReadableSpan", payload: Mapping[str, Any] | None) -> Span:
             end_ns=span.end_time,
             attributes=dict(span.attributes or {}),
             events=[
-                Event(name=each.name, time_ns=each.timestamp, attributes=dict(each.attributes or {}))
-                for each in span.events
+                SpanEvent(name=event.name, time_ns=event.timestamp, attributes=dict(event.attributes or {}))
+                for event in span.events
             ],
             failed=span.status.status_code is StatusCode.ERROR,
-            said=span.status.description or "",
+            status_message=span.status.description or "",
         )
     )
-    return replace(read, payload={**(read.payload or {}), **payload}) if payload else read
+    return replace(normalised, payload={**(normalised.payload or {}), **payload}) if payload else normalised
 
 
-def read_finished(span: Finished) -> Span:
-    """The stored form of `span`, in any dialect; what it costs is what it says, or nothing."""
-    found = _Found(span)
-    kind = found.kind()
-    usage, reported = found.spent() if kind == "model" else (Usage(), None)
+def normalize_span(span: RawSpan) -> Span:
+    """The stored form of a span in any dialect.
+
+    Its cost is that of Handrail's own attribute, or zero: prices are looked up later, by `otlp/ingest.py`.
+    """
+    reader = _SpanReader(span)
+    kind = reader.kind()
+    usage, reported_cost = reader.spend() if kind == "model" else (Usage(), None)
     fields: dict[str, Any] = {
-        "agent": found.text("agent") or "",
-        "user": found.text("user") or "",
-        "tenant": found.text("tenant") or found.tenant_of_metadata() or "",
-        "run_id": found.text("run") or "",
-        "error_type": found.error(),
-        "provider": found.text("provider"),
-        "model": found.model(),
-        "cost": NanoUsd(found.whole("cost") or 0),
-        "held": None if (held := found.whole("held")) is None else NanoUsd(held),
-        "conversation_id": found.text("conversation"),
-        "first_token_ns": found.first_token_ns(),
-        "fingerprint": found.text("fingerprint"),
-        "attempt": found.take("attempt", _attempt)[0] or 1,
-        "retry_of": found.text("retry of"),
+        "agent": reader.name("agent") or "",
+        "user": reader.name("user") or "",
+        "tenant": reader.name("tenant") or reader.tenant_from_metadata() or "",
+        "run_id": reader.name("run") or "",
+        "error_type": reader.error(),
+        "provider": reader.name("provider"),
+        "model": reader.model(),
+        "cost": NanoUsd(reader.count("cost") or 0),
+        "held": None if (held := reader.count("held")) is None else NanoUsd(held),
+        "conversation_id": reader.name("conversation"),
+        "first_token_ns": reader.first_token_ns(),
+        "fingerprint": reader.name("fingerprint"),
+        "attempt": reader.take("attempt", as_attempt)[0] or 1,
+        "retry_of": reader.name("retry of"),
     }
-    attributes, payload = found.rest(kind)
+    attributes, payload = reader.remainder(kind)
     return Span(
         trace_id=span.trace_id,
         span_id=span.span_id,
         parent_id=span.parent_id,
         kind=kind,
-        name=_storable(cut(span.name, LONGEST_NAME)),
+        name=replace_unstorable(truncate(span.name, MAX_NAME_CHARS)),
         start_ns=span.start_ns,
         end_ns=span.end_ns,
         usage=usage,
-        reported_cost=reported,
+        reported_cost=reported_cost,
         attributes=attributes,
         payload=payload or None,
         **fields,
     )
 
 
-class _Found:
-    """A span's attributes while they are read: `left` are those that no field says yet."""
+class _SpanReader:
+    """Reads a span's fields from its attributes, and keeps track of the attributes that were not read.
 
-    def __init__(self, span: Finished) -> None:
+    `_all` stays complete, so that an attribute may be read for two fields; what is left in `_unread` is stored.
+    """
+
+    def __init__(self, span: RawSpan) -> None:
         self._span = span
-        self.left = dict(span.attributes)
+        self._unread = dict(span.attributes)
         for event in span.events:
             if event.name in semconv.DETAIL_EVENTS:
-                self.left = {**event.attributes, **self.left}
-        self._seen = {**_details(self.left), **self.left}
+                self._unread = {**event.attributes, **self._unread}
+        self._all = {**_json_entries(self._unread), **self._unread}
 
     def kind(self) -> Kind:
-        """By the first attribute that names a known kind; without one, by what else is there."""
-        for name, kinds in semconv.KINDS.items():
-            kind = kinds.get(str(self.left.get(name)))
+        """The span's kind: that of the first attribute that names one, else what the other attributes imply."""
+        for name, kinds in semconv.KIND_VALUES.items():
+            kind = kinds.get(str(self._unread.get(name)))
             if kind is not None:
-                if self.left[name] == semconv.PLAINEST.get(name, {}).get(kind):
-                    del self.left[name]
+                if self._unread[name] == semconv.DEFAULT_KIND_VALUES.get(name, {}).get(kind):
+                    del self._unread[name]
                 return kind
-        if any(name in self._seen for name in (*semconv.NAMES["request model"], *semconv.NAMES["response model"])):
+        if any(name in self._all for field in ("request model", "response model") for name in _names(field)):
             return "model"
-        return "tool" if any(name in self._seen for name in semconv.NAMES["tool"]) else "step"
+        return "tool" if any(name in self._all for name in _names("tool")) else "step"
 
-    def take(self, what: str, read: Callable[[Any], T | None]) -> tuple[T | None, str | None]:
-        """The first value that `read` accepts and the name it stood under; every name that says the same is done."""
-        value, under = None, None
-        for name in semconv.NAMES[what]:
-            if name not in self._seen:
+    def take(self, field: str, convert: Callable[[Any], T | None]) -> tuple[T | None, str | None]:
+        """The first value that `convert` accepts, and its name; other names with an equal value count as read, too."""
+        value, name = None, None
+        for candidate in _names(field):
+            if candidate not in self._all:
                 continue
-            each = read(self._seen[name])
-            if each is None:
+            converted = convert(self._all[candidate])
+            if converted is None:
                 continue
             if value is None:
-                value, under = each, name
-            if each == value:
-                self.left.pop(name, None)
-        return value, under
+                value, name = converted, candidate
+            if converted == value:
+                self._unread.pop(candidate, None)
+        return value, name
 
-    def text(self, what: str) -> str | None:
-        return self.take(what, _text)[0]
+    def name(self, field: str) -> str | None:
+        """A field that is an identifier."""
+        return self.take(field, as_name)[0]
 
-    def whole(self, what: str) -> int | None:
-        return self.take(what, _whole)[0]
+    def count(self, field: str) -> int | None:
+        """A field that is a whole number."""
+        return self.take(field, as_count)[0]
 
     def model(self) -> str | None:
-        """The one that answered; the one that was asked is kept where it is another."""
-        asked, answered = self.text("request model"), self.text("response model")
-        if answered and asked and asked != answered:
-            self.left[semconv.REQUEST_MODEL] = asked
-        return answered or asked
+        """The model that responded; if another one was requested, that one stays among the attributes."""
+        requested, responded = self.name("request model"), self.name("response model")
+        if responded and requested and requested != responded:
+            self._unread[semconv.REQUEST_MODEL] = requested
+        return responded or requested
 
-    def spent(self) -> tuple[Usage, NanoUsd | None]:
-        """Tokens by the inclusive rule, and the cost as reported; a count that the rule changes is kept as it came."""
-        given, given_as = self.take("input", _whole)
-        out, out_as = self.take("output", _whole)
-        read, read_as = self.take("cache read", _whole)
-        written, written_as = self.take("cache write", _whole)
-        counts = Counts(
-            input=given or 0,
-            output=out or 0,
-            cache_read=read or 0,
-            cache_write=written or 0,
-            reasoning=self._look("reasoning") or 0,
-            total=self._look("total"),
-            apart=not semconv.WITHOUT_CACHE.isdisjoint({read_as, written_as}),
+    def spend(self) -> tuple[Usage, NanoUsd | None]:
+        """The tokens by OpenTelemetry's convention, and the cost as the sender reports it.
+
+        A count that the convention changes also stays among the attributes as it was sent.
+        """
+        input_tokens, input_name = self.take("input", as_count)
+        output_tokens, output_name = self.take("output", as_count)
+        cache_read, cache_read_name = self.take("cache read", as_count)
+        cache_write, cache_write_name = self.take("cache write", as_count)
+        usage = normalize_usage(
+            ReportedTokens(
+                input=input_tokens or 0,
+                output=output_tokens or 0,
+                cache_read=cache_read or 0,
+                cache_write=cache_write or 0,
+                reasoning=self._peek("reasoning") or 0,
+                total=self._peek("total"),
+                cache_excluded=not semconv.CACHE_COUNTED_APART.isdisjoint({cache_read_name, cache_write_name}),
+            )
         )
-        usage = usage_of(counts)
-        self._keep_raw((given_as, given, usage.input), (out_as, out, usage.output))
-        reported, _ = self.take("reported cost", _dollars)
-        if reported is None:
-            parts = [cost for name in semconv.COST_PARTS if (cost := _dollars(self.left.get(name))) is not None]
-            reported = NanoUsd(sum(parts)) if parts else None
-        return usage, reported
+        self._keep_changed(input_name, input_tokens, usage.input)
+        self._keep_changed(output_name, output_tokens, usage.output)
+        cost, _ = self.take("reported cost", as_nano_usd)
+        if cost is None:
+            values = (self._unread.get(name) for name in semconv.COST_PARTS)
+            parts = [part for value in values if (part := as_nano_usd(value)) is not None]
+            cost = NanoUsd(sum(parts)) if parts else None
+        return usage, cost
 
-    def _look(self, what: str) -> int | None:
-        return next((n for name in semconv.NAMES[what] if (n := _whole(self._seen.get(name))) is not None), None)
+    def _peek(self, field: str) -> int | None:
+        """A whole number that stays among the attributes."""
+        values = (as_count(self._all.get(name)) for name in _names(field))
+        return next((value for value in values if value is not None), None)
 
-    def _keep_raw(self, *counts: tuple[str | None, int | None, int]) -> None:
-        for name, raw, normalised in counts:
-            if name is not None and name in self._span.attributes and raw != normalised:
-                self.left[name] = raw
+    def _keep_changed(self, name: str | None, sent: int | None, normalised: int) -> None:
+        if name is not None and name in self._span.attributes and sent != normalised:
+            self._unread[name] = sent
 
-    def tenant_of_metadata(self) -> str | None:
-        """OpenInference has no name for a tenant; its `metadata` is JSON of the program's own."""
-        metadata = parsed(self.left.get("metadata"))
-        return _text(metadata.get(semconv.TENANT)) if isinstance(metadata, Mapping) else None
+    def tenant_from_metadata(self) -> str | None:
+        """OpenInference has no attribute for a tenant, but its `metadata` is a JSON mapping of the program's own."""
+        metadata = parse_json(self._unread.get("metadata"))
+        return as_name(metadata.get(semconv.TENANT)) if isinstance(metadata, Mapping) else None
 
     def error(self) -> str | None:
-        named = self.text("error")
-        if named:
-            return named
-        thrown = next(
-            (_text(e.attributes.get("exception.type")) for e in self._span.events if e.name == "exception"), None
-        )
-        failed = self._span.failed or self.left.get("langfuse.observation.level") == "ERROR"
-        return (thrown or "error") if failed else None
+        """The named error, else the type of the first exception event, else "error" if the span failed."""
+        error_type = self.name("error")
+        if error_type:
+            return error_type
+        exceptions = (event.attributes for event in self._span.events if event.name == "exception")
+        exception_type = next((as_name(attributes.get("exception.type")) for attributes in exceptions), None)
+        failed = self._span.failed or self._unread.get("langfuse.observation.level") == "ERROR"
+        return (exception_type or "error") if failed else None
 
     def first_token_ns(self) -> int | None:
-        """From the span's start; by what it says, else by the first event that marks a piece of an answer."""
-        seconds, _ = self.take("first token", _seconds)
-        if seconds is not None:
-            return seconds
-        moments = [e.time_ns for e in self._span.events if e.name in semconv.FIRST_TOKEN_EVENTS]
-        moment, _ = self.take("first token at", _moment)
-        first = moment if moment is not None else min(moments, default=None)
-        return None if first is None or first < self._span.start_ns else first - self._span.start_ns
+        """The time from the span's start to the first token.
 
-    def rest(self, kind: Kind) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The attributes that no field says, under one name each, and the payload."""
-        for what, name in semconv.RENAMED.items():
-            value, _ = self.take(what, _any)
+        It is read from a duration, else from a timestamp, else from the first event that marks streamed output.
+        """
+        duration_ns, _ = self.take("first token", as_duration_ns)
+        if duration_ns is not None:
+            return duration_ns
+        event_times = [event.time_ns for event in self._span.events if event.name in semconv.FIRST_TOKEN_EVENTS]
+        time_ns, _ = self.take("first token at", as_time_ns)
+        first_ns = time_ns if time_ns is not None else min(event_times, default=None)
+        return None if first_ns is None or first_ns < self._span.start_ns else first_ns - self._span.start_ns
+
+    def remainder(self, kind: Kind) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The attributes that have no field, each under one name, and the payload."""
+        for field, canonical in semconv.CANONICAL_NAMES.items():
+            value, _ = self.take(field, lambda value: value)
             if value is not None:
-                self.left[name] = value
-        finish, _ = self.take("finish", _list)
-        payload = take_content(kind, self.left, self._span.events)
-        if self._span.said:
-            payload["error"] = bounded(self._span.said)
-        kept = {
-            semconv.FINISH: finish,
-            semconv.EVALUATIONS: evaluations(self._span.events, payload),
+                self._unread[canonical] = value
+        finish_reasons, _ = self.take("finish", as_list)
+        payload = extract_payload(kind, self._unread, self._span.events)
+        if self._span.status_message:
+            payload["error"] = limit_size(self._span.status_message)
+        added = {
+            semconv.FINISH: finish_reasons,
+            semconv.EVALUATIONS: extract_evaluations(self._span.events, payload),
             semconv.LINKS: list(self._span.links),
         }
-        return {**self.left, **{name: value for name, value in kept.items() if value}}, payload
+        return {**self._unread, **{name: value for name, value in added.items() if value}}, payload
 
 
-def _details(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of the attributes that are JSON mappings, each under a name of its own."""
-    found: dict[str, Any] = {}
-    for name in semconv.DETAILS:
-        details = parsed(attributes.get(name))
+def _names(field: str) -> tuple[str, ...]:
+    return semconv.FIELD_ATTRIBUTES[field]
+
+
+def _json_entries(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of attributes that hold a JSON mapping, each under the attribute's name, a dot and its key."""
+    entries: dict[str, Any] = {}
+    for name in semconv.JSON_ATTRIBUTES:
+        details = parse_json(attributes.get(name))
         if isinstance(details, Mapping):
-            found.update({f"{name}.{key}": value for key, value in details.items()})
+            entries.update({f"{name}.{key}": value for key, value in details.items()})
             if name == semconv.COST_DETAILS and "total" not in details:
-                costs = [cost for value in details.values() if (cost := _dollars(value)) is not None]
-                found[f"{name}.total"] = usd(NanoUsd(sum(costs))) if costs else None
-    return found
-
-
-def _any(value: Any) -> Any:
-    return value
-
-
-def _list(value: Any) -> list[Any] | None:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, str):
-        return _storable(cut(value, LONGEST_NAME)) or None
-    return str(value) if isinstance(value, int | float) else None
-
-
-def _storable(text: str) -> str:
-    """Postgres takes no null character in a text, and neither store takes half of a surrogate pair."""
-    return _UNSTORABLE.sub("\ufffd", text)
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None
-
-
-def _attempt(value: Any) -> int | None:
-    number = _whole(value)
-    return number if number is not None and 1 <= number <= _MOST_ATTEMPTS else None
-
-
-def _dollars(value: Any) -> NanoUsd | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        return None
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return nano_usd(amount) if amount.is_finite() and 0 <= amount <= _MOST_USD else None
-
-
-def _seconds(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_SECONDS:
-        return None
-    return round(value * 1e9)
-
-
-def _moment(value: Any) -> int | None:
-    try:
-        moment = datetime.fromisoformat(str(value).strip('"'))
-    except ValueError:
-        return None
-    return unix_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+                costs = [cost for value in details.values() if (cost := as_nano_usd(value)) is not None]
+                entries[f"{name}.total"] = usd(NanoUsd(sum(costs))) if costs else None
+    return entries

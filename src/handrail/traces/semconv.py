@@ -1,13 +1,24 @@
-"""What programs call things: every attribute name that is read from a span, and what it stands for.
+"""Semantic conventions: every attribute name that is read from a span, in each dialect, and the field it maps to.
 
-Sources: OpenTelemetry's GenAI conventions (2026-10, and the names before them), OpenInference, Langfuse's names (v4),
-OpenLLMetry, Pydantic AI. They are string literals because the constants of the Python packages are marked as moved.
-`reading.py` is what reads by these tables.
+A new dialect is added here and nowhere else: `normalize.py`, `payloads.py` and the OTLP decoders work by these tables.
+
+The dialects, and who sends them:
+
+- OpenTelemetry's GenAI conventions of 2026-10 (`gen_ai.*`) and the names they replaced: Pydantic AI, Logfire, the
+  official OpenTelemetry instrumentations, Handrail itself.
+- OpenInference (`llm.*`, `openinference.*`, `input.value`): Arize Phoenix's instrumentations.
+- Langfuse v4 (`langfuse.*`): its SDKs.
+- OpenLLMetry (`traceloop.*`, `llm.usage.*`, `llm.request.type`): Traceloop's instrumentations.
+- Vercel's AI SDK sends `gen_ai.*` names, which are read, beside its own `ai.*`, which stay among the attributes.
+
+The names are string literals because the constants of OpenTelemetry's Python packages are marked as moved.
 """
 
 from collections.abc import Mapping
 
 from .model import Kind
+
+# --- Names that Handrail itself records and exports ---
 
 OPERATION = "gen_ai.operation.name"
 AGENT = "gen_ai.agent.name"
@@ -30,7 +41,7 @@ PROMPT_VERSION = "gen_ai.prompt.version"
 ERROR = "error.type"
 USER = "enduser.id"
 REPORTED_COST = "gen_ai.usage.cost"
-# No convention names these: tenant, run, cost and the retry relation are ours.
+# No convention covers these, so the names are ours.
 TENANT = "tenant.id"
 RUN = "handrail.run.id"
 COST = "handrail.cost.nano_usd"
@@ -48,12 +59,16 @@ REDACTION = "handrail.redaction"
 EVALUATIONS = "handrail.evaluations"
 LINKS = "handrail.links"
 
+# --- Attributes that hold a JSON mapping (Langfuse) ---
+
 USAGE_DETAILS = "langfuse.observation.usage_details"
 COST_DETAILS = "langfuse.observation.cost_details"
-DETAILS = (USAGE_DETAILS, COST_DETAILS)
-"""Attributes that hold JSON mappings; an entry is read under the attribute's name, a dot and its key."""
+JSON_ATTRIBUTES = (USAGE_DETAILS, COST_DETAILS)
+"""An entry is read under the attribute's name, a dot and its key."""
 
-KINDS: Mapping[str, Mapping[str, Kind]] = {
+# --- What a span timed ---
+
+KIND_VALUES: Mapping[str, Mapping[str, Kind]] = {
     OPERATION: {
         "invoke_agent": "agent",
         "invoke_workflow": "agent",
@@ -93,27 +108,40 @@ KINDS: Mapping[str, Mapping[str, Kind]] = {
     "traceloop.span.kind": {"agent": "agent", "tool": "tool", "workflow": "step", "task": "step"},
     "llm.request.type": {"chat": "model", "completion": "model", "embedding": "model", "rerank": "step"},
 }
-"""Attributes that say what a span timed, the most trusted first; the first of them with a known value decides."""
+"""Attributes that state a span's kind, the most trusted first; the first with a known value decides.
 
-PLAINEST: Mapping[str, Mapping[Kind, str]] = {
+In order: OpenTelemetry, OpenInference, Langfuse, and two of OpenLLMetry's.
+"""
+
+DEFAULT_KIND_VALUES: Mapping[str, Mapping[Kind, str]] = {
     OPERATION: {"agent": "invoke_agent", "model": "chat", "tool": "execute_tool", "wait": "await_approval"},
     "openinference.span.kind": {"agent": "AGENT", "model": "LLM", "tool": "TOOL"},
     "langfuse.observation.type": {"agent": "agent", "model": "generation", "tool": "tool", "step": "span"},
 }
-"""Values of those attributes that say no more than the kind does."""
+"""The value that says no more than the kind does: it is dropped when a span is read, and restored on export."""
 
-_TOKENS = ("gen_ai.usage.", "gen_ai.usage.details.", f"{USAGE_DETAILS}.")
-_RAW_READ = "cache_read_input_tokens"
-_RAW_WRITE = ("cache_creation_input_tokens", "cache_write_input_tokens")
-_READ = (_RAW_READ, "cache_read_tokens", "input_cached_tokens", "cached_input_tokens", "input_cache_read")
-_WRITE = (*_RAW_WRITE, "cache_write_tokens", "cache_creation_tokens", "input_cache_creation")
+# --- Fields ---
+
+# Every token count is sent under three prefixes: the conventions', Pydantic AI's details, and Langfuse's.
+_TOKEN_PREFIXES = ("gen_ai.usage.", "gen_ai.usage.details.", f"{USAGE_DETAILS}.")
+# The spelling of the providers' own APIs, which clients that do not normalise pass through.
+_ANTHROPIC_CACHE_READ = "cache_read_input_tokens"
+_ANTHROPIC_CACHE_WRITE = ("cache_creation_input_tokens", "cache_write_input_tokens")
+_CACHE_READ_KEYS = (
+    _ANTHROPIC_CACHE_READ,
+    "cache_read_tokens",
+    "input_cached_tokens",
+    "cached_input_tokens",
+    "input_cache_read",
+)
+_CACHE_WRITE_KEYS = (*_ANTHROPIC_CACHE_WRITE, "cache_write_tokens", "cache_creation_tokens", "input_cache_creation")
 
 
-def _each(*keys: str) -> tuple[str, ...]:
-    return tuple(prefix + key for prefix in _TOKENS for key in keys)
+def _token_names(*keys: str) -> tuple[str, ...]:
+    return tuple(prefix + key for prefix in _TOKEN_PREFIXES for key in keys)
 
 
-NAMES: Mapping[str, tuple[str, ...]] = {
+FIELD_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "agent": (AGENT, "gen_ai.workflow.name", "agent.name", "graph.node.name", "graph.node.id", "gen_ai.agent.id"),
     "provider": (PROVIDER, "gen_ai.system", "llm.provider", "llm.system"),
     "response model": (RESPONSE_MODEL, "llm.response.model_name"),
@@ -125,22 +153,27 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "langfuse.observation.model.name",
     ),
     "input": (
-        *_each("input_tokens", "prompt_tokens", "input"),
+        *_token_names("input_tokens", "prompt_tokens", "input"),
         "llm.token_count.prompt",
         "llm.usage.prompt_tokens",
     ),
     "output": (
-        *_each("output_tokens", "completion_tokens", "output"),
+        *_token_names("output_tokens", "completion_tokens", "output"),
         "llm.token_count.completion",
         "llm.usage.completion_tokens",
     ),
-    "total": ("llm.token_count.total", "llm.usage.total_tokens", *_each("total_tokens", "total")),
-    "cache read": (CACHE_READ, "llm.token_count.prompt_details.cache_read", *_each(*_READ)),
-    "cache write": (CACHE_WRITE, CACHE_CREATION, "llm.token_count.prompt_details.cache_write", *_each(*_WRITE)),
+    "total": ("llm.token_count.total", "llm.usage.total_tokens", *_token_names("total_tokens", "total")),
+    "cache read": (CACHE_READ, "llm.token_count.prompt_details.cache_read", *_token_names(*_CACHE_READ_KEYS)),
+    "cache write": (
+        CACHE_WRITE,
+        CACHE_CREATION,
+        "llm.token_count.prompt_details.cache_write",
+        *_token_names(*_CACHE_WRITE_KEYS),
+    ),
     "reasoning": (
         REASONING,
         "llm.token_count.completion_details.reasoning",
-        *_each("reasoning_tokens", "output_reasoning_tokens"),
+        *_token_names("reasoning_tokens", "output_reasoning_tokens"),
     ),
     "conversation": (CONVERSATION, "session.id", "langfuse.session.id"),
     "user": (USER, "user.id", "langfuse.user.id"),
@@ -161,38 +194,43 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "attempt": (ATTEMPT,),
     "retry of": (RETRY_OF,),
 }
-"""What a span says, to the names it may say it under, the most trusted first."""
+"""Each field of a span, and the attributes it may be sent under, the most trusted first."""
 
 COST_PARTS = ("llm.cost.prompt", "llm.cost.completion")
-"""Dollars that add up to the reported cost where no total is given."""
+"""OpenInference's parts of the cost in dollars, added up if there is no total."""
 
-WITHOUT_CACHE = frozenset(
-    {f"{USAGE_DETAILS}.{key}" for key in (*_READ, *_WRITE)}
-    | {f"gen_ai.usage.{key}" for key in (_RAW_READ, *_RAW_WRITE)}
+CACHE_COUNTED_APART = frozenset(
+    {f"{USAGE_DETAILS}.{key}" for key in (*_CACHE_READ_KEYS, *_CACHE_WRITE_KEYS)}
+    | {f"gen_ai.usage.{key}" for key in (_ANTHROPIC_CACHE_READ, *_ANTHROPIC_CACHE_WRITE)}
 )
-"""Cache counts that stand beside an input count which leaves them out: Anthropic's and Bedrock's own, and Langfuse's,
-whose details are parts of a sum."""
+"""Cache counts whose input count leaves them out: Anthropic's and Bedrock's own names, and Langfuse's details."""
 
-RENAMED: Mapping[str, str] = {
+CANONICAL_NAMES: Mapping[str, str] = {
     "reasoning": REASONING,
     "tool": TOOL,
     "tool call": TOOL_CALL_ID,
     "prompt": PROMPT,
     "prompt version": PROMPT_VERSION,
 }
-"""What has no field of its own, and the one name under which it is kept among the attributes."""
+"""Fields without a column, and the one name under which each is kept among the attributes."""
+
+# --- Events that are read into fields ---
 
 FIRST_TOKEN_EVENTS = frozenset(
     {"First Token Stream Event", "gen_ai.content.completion.chunk", "llm.content.completion.chunk"}
 )
+"""Events that mark streamed output: OpenInference's, and OpenLLMetry's for each chunk."""
 EVALUATION_EVENT = "gen_ai.evaluation.result"
-EVALUATION: Mapping[str, str] = {
+"""OpenTelemetry's event for the result of an evaluation."""
+EVALUATION_FIELDS: Mapping[str, str] = {
     "gen_ai.evaluation.name": "name",
     "gen_ai.evaluation.score.value": "score",
     "gen_ai.evaluation.score.label": "label",
 }
 
-SAID: Mapping[str, tuple[str, ...]] = {
+# --- Content: what users, models and tools wrote ---
+
+PAYLOAD_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "in": (
         "gen_ai.input.messages",
         "gen_ai.tool.call.arguments",
@@ -220,15 +258,18 @@ SAID: Mapping[str, tuple[str, ...]] = {
     "tools": ("gen_ai.tool.definitions", "llm.tools"),
     "documents": ("retrieval.documents", "gen_ai.retrieval.documents"),
 }
-"""What was said, to the names it may be said under. The first that is there takes the place; others keep theirs."""
+"""Each slot of a payload, and the attributes it may be sent under, the most trusted first.
 
-PLACES: Mapping[Kind, Mapping[str, str]] = {
+The first one present fills the slot; any others are kept in the payload under their own names.
+"""
+
+PAYLOAD_KEYS: Mapping[Kind, Mapping[str, str]] = {
     "model": {"in": "messages", "out": "response"},
     "tool": {"in": "arguments", "out": "result"},
 }
-"""What the payload calls what went in and came out, by kind; `input` and `output` where nothing is said here."""
+"""The keys of the slots `in` and `out` in a payload, by kind; `input` and `output` for the other kinds."""
 
-CONTENT = frozenset(
+CONTENT_ATTRIBUTES = frozenset(
     {
         "all_messages_events",
         "events",
@@ -242,11 +283,11 @@ CONTENT = frozenset(
         "llm.prompt_template.variables",
         "pydantic_ai.all_messages",
     }
-    | {name for names in SAID.values() for name in names}
+    | {name for names in PAYLOAD_ATTRIBUTES.values() for name in names}
 )
-"""Attributes whose value is what people or models said."""
+"""Attributes that hold content; they are kept in the payload only."""
 
-LISTS = (
+FLATTENED_LISTS = (
     "embedding.embeddings",
     "evaluations",
     "gen_ai.completion",
@@ -260,7 +301,7 @@ LISTS = (
     "reranker.output_documents",
     "retrieval.documents",
 )
-"""Lists that are spread over attributes, `name.<i>.key`; content, all of them."""
+"""Lists that OpenInference and OpenLLMetry send one value at a time, as `name.<i>.key`; all of them are content."""
 
 MESSAGE_EVENTS: Mapping[str, str] = {
     "gen_ai.system.message": "in",
@@ -269,13 +310,15 @@ MESSAGE_EVENTS: Mapping[str, str] = {
     "gen_ai.tool.message": "in",
     "gen_ai.choice": "out",
 }
-"""Span events that are a message each, as the conventions before 2025-08 had them."""
+"""Events that hold one message each (OpenTelemetry's conventions before 2025-08)."""
 DETAIL_EVENTS = frozenset(
     {"gen_ai.client.inference.operation.details", "gen_ai.content.prompt", "gen_ai.content.completion"}
 )
-"""Span events whose attributes are the span's own, sent apart."""
+"""Events whose attributes are read as the span's own (OpenTelemetry, now and in older versions)."""
 
-RESOURCE = frozenset(
+# --- Resource and scope ---
+
+RESOURCE_ATTRIBUTES = frozenset(
     {
         "deployment.environment",
         "deployment.environment.name",
@@ -286,5 +329,5 @@ RESOURCE = frozenset(
         TENANT,
     }
 )
-"""What of a program's description is kept with each of its spans; a span's own attributes go first."""
+"""Attributes of the sender's resource that each of its spans gets, unless it has its own."""
 SCOPE = "otel.scope.name"

@@ -1,8 +1,9 @@
-"""How many tokens a request used, whatever its sender counts as input.
+"""How many tokens a request used, whatever its sender includes in the input.
 
-OpenTelemetry and OpenInference count cached tokens as input and reasoning as output. Anthropic and Bedrock leave cached
-tokens out, and programs that pass their numbers on leave them out too; Langfuse's details are parts of a sum. A total
-tells which it was, and so do numbers that cannot be part of each other; else the names that were used decide.
+OpenTelemetry and OpenInference include cached tokens in the input and reasoning tokens in the output. Anthropic and
+Bedrock report cached tokens separately, and so do clients that pass the provider's numbers through; the entries of
+Langfuse's usage details add up to the total. A reported total settles which convention was used, and so do counts too
+large to be part of each other. Without either, the names of the attributes decide.
 """
 
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from .model import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """Tokens as a sender reports them; `apart` where its names say that cached ones stand beside the input."""
+class ReportedTokens:
+    """Token counts as a sender reports them."""
 
     input: int
     output: int
@@ -20,28 +21,30 @@ class Counts:
     cache_write: int
     reasoning: int
     total: int | None
-    apart: bool
+    cache_excluded: bool
+    """Whether the names of the cache counts imply that the input count leaves them out."""
 
 
-def usage_of(counts: Counts) -> Usage:
-    """The same tokens by OpenTelemetry's rule: the input includes cached ones, the output reasoning."""
+def normalize_usage(counts: ReportedTokens) -> Usage:
+    """The same tokens by OpenTelemetry's convention: the input includes cached ones, the output reasoning."""
     cached = counts.cache_read + counts.cache_write
-    beyond = None if counts.total is None else counts.total - counts.input - counts.output
-    cached_apart = cached > counts.input or _told(counts, beyond, cached, counts.reasoning)
-    reasoning_apart = counts.reasoning > counts.output or (
-        beyond is not None and beyond > 0 and beyond in (counts.reasoning, counts.reasoning + cached)
+    unexplained = None if counts.total is None else counts.total - counts.input - counts.output
+    add_cached = cached > counts.input or _cache_excluded(counts, unexplained, cached)
+    add_reasoning = counts.reasoning > counts.output or (
+        unexplained is not None and unexplained > 0 and unexplained in (counts.reasoning, counts.reasoning + cached)
     )
     return Usage(
-        input=counts.input + cached if cached_apart else counts.input,
-        output=counts.output + counts.reasoning if reasoning_apart else counts.output,
+        input=counts.input + cached if add_cached else counts.input,
+        output=counts.output + counts.reasoning if add_reasoning else counts.output,
         cache_read=counts.cache_read,
         cache_write=counts.cache_write,
     )
 
 
-def _told(counts: Counts, beyond: int | None, cached: int, reasoning: int) -> bool:
-    if beyond in (0, reasoning) and beyond != cached:
+def _cache_excluded(counts: ReportedTokens, unexplained: int | None, cached: int) -> bool:
+    """Whether the input leaves cached tokens out, by what the total has beyond input and output."""
+    if unexplained in (0, counts.reasoning) and unexplained != cached:
         return False
-    if beyond is not None and beyond > 0 and beyond in (cached, cached + reasoning):
+    if unexplained is not None and unexplained > 0 and unexplained in (cached, cached + counts.reasoning):
         return True
-    return counts.apart
+    return counts.cache_excluded

@@ -1,8 +1,8 @@
-"""Decides and executes approved actions: STORE EFFECTS PLACE. An effect is a line, the approval's id, in EFFECTS.
+"""Decides and executes actions: STORE EFFECTS STOP_AT. An effect is a line in EFFECTS with the approval's id.
 
-Each line on standard input names an approval; for it this program prints whether its decision and its execution were
-the ones that counted. At PLACE (`begun`, `effected` or `completed`) it prints that instead and waits to be killed;
-where PLACE is `nowhere` it goes on to the end of its input.
+Each line on standard input names an approval. For each, this program prints whether its decision and its execution were
+the ones that counted. At STOP_AT (`begun`, `effected` or `completed`) it prints that word and waits to be killed; with
+`nowhere` it continues to the end of its input.
 """
 
 import os
@@ -15,18 +15,18 @@ from handrail.review.approvals.errors import AlreadyDecided, StillExecuting
 from handrail.review.approvals.model import Execute
 from handrail.review.approvals.store import begin, complete, decide, load_approval
 
-store, effects, place = sys.argv[1:]
+store, effects, stop_at = sys.argv[1:]
 database = Database.open(store)
 clock = SystemClock()
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     print(line, flush=True)  # noqa: T201
 
 
-def reach(here: str) -> None:
-    if here == place:
-        tell(here)
+def reach(point: str) -> None:
+    if point == stop_at:
+        print_line(point)
         threading.Event().wait()
 
 
@@ -39,7 +39,7 @@ def approve(approval_id: str) -> bool:
 
 
 def execute(approval_id: str) -> bool:
-    digest = database.read_now(lambda conn: load_approval(conn, approval_id)).digest
+    digest = database.read_now(load_approval(approval_id)).digest
     try:
         [begun] = database.write_now(begin(approval_id, digest, clock.now()))
     except StillExecuting:
@@ -56,7 +56,7 @@ def execute(approval_id: str) -> bool:
     return True
 
 
-tell("ready")
+print_line("ready")
 for line in sys.stdin:
-    tell(f"{approve(line.strip())} {execute(line.strip())}")
+    print_line(f"{approve(line.strip())} {execute(line.strip())}")
 database.close()

@@ -1,4 +1,4 @@
-"""Starts a governed run that never ends: STORE PLACE, where PLACE is `tool` or `model`. Prints a line once it hangs."""
+"""Starts a governed run that never ends: STORE PLACE. It blocks in its `tool` or `model` and prints a line there."""
 
 import asyncio
 import sys
@@ -14,23 +14,25 @@ from handrail import Runtime, Settings, govern, tool, use_runtime
 store, place = sys.argv[1:]
 
 
-async def hang() -> None:
-    print(f"hangs in the {place}", flush=True)  # noqa: T201
+async def block() -> None:
+    print(f"blocks in the {place}", flush=True)  # noqa: T201
     await asyncio.Event().wait()
 
 
-async def look(order: int) -> str:
+async def find_order(order: int) -> str:
     if place == "tool":
-        await hang()
+        await block()
     return f"order {order} is on its way"
 
 
 async def reply(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
     if len(messages) > 1:
-        await hang()
-    return ModelResponse([ToolCallPart("look", {"order": 1042})], usage=RequestUsage(input_tokens=30, output_tokens=5))
+        await block()
+    return ModelResponse(
+        [ToolCallPart("find_order", {"order": 1042})], usage=RequestUsage(input_tokens=30, output_tokens=5)
+    )
 
 
-support = govern(Agent(FunctionModel(reply), tools=[tool(look, effect="reads")]), name="support")
+support = govern(Agent(FunctionModel(reply), tools=[tool(find_order, effect="reads")]), name="support")
 with use_runtime(Runtime(Settings(base=Path.cwd(), store=store))):
     support.run_sync("Where is order 1042?", user="u-1", tenant="acme")

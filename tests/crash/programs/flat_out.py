@@ -1,4 +1,4 @@
-"""Writes as fast as it can until it is killed: STORE ROUND. Prints every key once its write was acknowledged."""
+"""Writes as fast as it can until it is killed: STORE ROUND. Prints each key once its write has been acknowledged."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ async def write(lane: int) -> None:
     number = 0
     while True:
         key = f"{round_}-{lane:02}-{number:06}"
-        await database.write(enqueue("crash", key, {"filling": "x" * 200}, now))
+        await database.write(enqueue("crash", key, {"padding": "x" * 200}, now))
         os.write(1, f"{key}\n".encode())
         number += 1
 

@@ -1,4 +1,4 @@
-"""Does governed runs at once: STORE COUNT. Waits for a line on standard input first; prints the ids of the runs."""
+"""Makes COUNT concurrent governed runs: STORE COUNT. Starts at a line on standard input and prints the runs' ids."""
 
 import asyncio
 import sys

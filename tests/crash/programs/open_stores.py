@@ -1,4 +1,4 @@
-"""Opens each store named on standard input, and prints `open` or what went wrong."""
+"""Opens each store named on standard input, and prints `open` or the error."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`handrail eval diff`: two eval runs side by side, case by case, the worst first."""
+"""`handrail eval diff`: two eval runs compared case by case, the worst first."""
 
 import asyncio
 import itertools
@@ -9,116 +9,117 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from handrail.cli.output import AsJson, console, excerpt, print_json, table
-from handrail.cli.runtime import opened
-from handrail.evals.compare.alignment import Alignment, Pair, Piece
-from handrail.evals.compare.case_diff import CHANGES, CaseDiff, Change, Side, chosen
-from handrail.evals.compare.comparison import Close, Compared, compare_eval_runs, look_closer
-from handrail.evals.compare.markdown import latency, said
-from handrail.kernel.money import show_usd
+from handrail.cli.options import AsJson
+from handrail.cli.output import console, excerpt, print_json, table
+from handrail.cli.runtime import open_runtime
+from handrail.evals.compare.alignment import Alignment, StepPair, TextPiece
+from handrail.evals.compare.case_diff import CHANGE_KINDS, CaseDiff, ChangeKind, EvalRunStats, filter_cases
+from handrail.evals.compare.comparison import CaseDetail, EvalRunComparison, compare_eval_runs, load_case_detail
+from handrail.evals.compare.markdown import format_latency, format_step
+from handrail.kernel.money import format_usd
 from handrail.kernel.text import sanitize
 from handrail.runs.runtime import Runtime
 
 _STYLES = {" ": "", "-": "red", "+": "green"}
-_SAME_SHOWN = 3
-_LINES = 60
-_AROUND = 120
+_MAX_SAME_STEPS = 3
+_MAX_LINES = 60
+_CONTEXT_LENGTH = 120
 
 
 def diff(
     before: Annotated[str, typer.Argument(help="An eval run's id, or `baseline`.")] = "baseline",
     after: Annotated[str, typer.Argument(help="An eval run's id, or `newest`.")] = "newest",
-    agent: Annotated[str | None, typer.Option(help="Whose newest eval run.")] = None,
-    newly_failing: Annotated[bool, typer.Option("--newly-failing", help="Cases that score lower.")] = False,
-    newly_passing: Annotated[bool, typer.Option("--newly-passing", help="Cases that score higher.")] = False,
+    agent: Annotated[str | None, typer.Option(help="The agent whose eval runs to compare.")] = None,
+    newly_failing: Annotated[bool, typer.Option("--newly-failing", help="Only cases that score lower.")] = False,
+    newly_passing: Annotated[bool, typer.Option("--newly-passing", help="Only cases that score higher.")] = False,
     same_score: Annotated[
-        bool, typer.Option("--same-score-different-output", help="Cases that score the same by another output.")
+        bool, typer.Option("--same-score-different-output", help="Only cases with the same score and another output.")
     ] = False,
-    path_changed: Annotated[bool, typer.Option("--path-changed", help="Cases that ended in another way.")] = False,
-    limit: Annotated[int, typer.Option(min=0, max=1_000, help="How many cases in full.")] = 10,
+    path_changed: Annotated[
+        bool, typer.Option("--path-changed", help="Only cases that ended on another path.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=0, max=1_000, help="How many cases to show in full.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two eval runs: score, cost, latency and prompt, then what changed case by case, the worst first.
+    """Compare two eval runs: score, cost, latency and prompt, then each changed case, the worst first.
 
-    Without a filter, every case with a change is shown.
+    Without a filter, every case with a change is shown; several filters add up.
 
     Example: `handrail eval diff baseline newest --agent support-triage --newly-failing`
     """
     flags = (newly_failing, newly_passing, same_score, path_changed)
-    wanted = [change for change, asked in zip(CHANGES, flags, strict=True) if asked]
-    with opened() as runtime:
-        compared, close = asyncio.run(_look(runtime, before, after, agent, wanted, limit))
-    cases = chosen(compared.diff, wanted)
+    kinds = [kind for kind, flag in zip(CHANGE_KINDS, flags, strict=True) if flag]
+    with open_runtime() as runtime:
+        comparison, details = asyncio.run(_load(runtime, before, after, agent, kinds, limit))
+    cases = filter_cases(comparison.diff, kinds)
     if as_json:
-        print_json({"compared": compared, "cases": cases, "close": close})
+        print_json({"comparison": comparison, "cases": cases, "details": details})
         return
     screen = console()
-    _show_sides(screen, compared)
-    _show_prompt(screen, compared)
-    _show_counts(screen, compared)
-    for each in close:
-        _show_case(screen, each)
-    if len(cases) > len(close):
-        screen.print(f"\n[dim]{len(cases) - len(close)} cases more: --limit {len(cases)} shows them all.[/]")
+    _show_stats(screen, comparison)
+    _show_prompt(screen, comparison)
+    _show_counts(screen, comparison)
+    for detail in details:
+        _show_case(screen, detail)
+    if len(cases) > len(details):
+        screen.print(f"\n[dim]{len(cases) - len(details)} more cases: --limit {len(cases)} shows them all.[/]")
 
 
-async def _look(
-    runtime: Runtime, before: str, after: str, agent: str | None, wanted: Sequence[Change], limit: int
-) -> tuple[Compared, list[Close]]:
-    compared = await compare_eval_runs(runtime, before, after, agent)
-    return compared, [await look_closer(runtime, case) for case in chosen(compared.diff, wanted)[:limit]]
+async def _load(
+    runtime: Runtime, before: str, after: str, agent: str | None, kinds: Sequence[ChangeKind], limit: int
+) -> tuple[EvalRunComparison, list[CaseDetail]]:
+    comparison = await compare_eval_runs(runtime, before, after, agent)
+    return comparison, [await load_case_detail(runtime, case) for case in filter_cases(comparison.diff, kinds)[:limit]]
 
 
-def _show_sides(screen: Console, compared: Compared) -> None:
-    left, right = compared.diff.before, compared.diff.after
-    shown = table("", "before", "after")
-    shown.add_row("eval run", compared.before.eval_run_id, compared.after.eval_run_id)
-    shown.add_row("score", str(left.score or ""), str(right.score or ""))
-    shown.add_row("cost, a round", show_usd(left.cost), show_usd(right.cost))
-    shown.add_row("latency 50/95", latency(left), latency(right))
-    shown.add_row("trials", *(f"{each.trials}{_faults(each)}" for each in (left, right)))
-    shown.add_row("agent", *((each or "no model was reached")[:12] for each in compared.agents))
-    shown.add_row("model", *(excerpt(", ".join(each) or "none", 60) for each in compared.models))
-    screen.print(shown)
-    if compared.before.set_hash != compared.after.set_hash:
-        screen.print("[yellow]The set changed between the two; a case may not be the same on both sides.[/]")
-    if compared.diff.apart:
-        screen.print(f"[yellow]Not compared: {excerpt(', '.join(compared.diff.apart), 300)}[/]")
+def _show_stats(screen: Console, comparison: EvalRunComparison) -> None:
+    left, right = comparison.diff.before, comparison.diff.after
+    rows = table("", "before", "after")
+    rows.add_row("eval run", comparison.before.eval_run_id, comparison.after.eval_run_id)
+    rows.add_row("score", str(left.score or ""), str(right.score or ""))
+    rows.add_row("cost, all cases", format_usd(left.cost), format_usd(right.cost))
+    rows.add_row("latency 50/95", format_latency(left), format_latency(right))
+    rows.add_row("trials", *(f"{stats.trials}{_format_errors(stats)}" for stats in (left, right)))
+    rows.add_row("agent", *((agent_hash or "no model was called")[:12] for agent_hash in comparison.agents))
+    rows.add_row("model", *(excerpt(", ".join(models) or "none", 60) for models in comparison.models))
+    screen.print(rows)
+    if comparison.before.set_hash != comparison.after.set_hash:
+        screen.print("[yellow]The eval set changed in between, so a case may differ between the two.[/]")
+    if comparison.diff.not_compared:
+        screen.print(f"[yellow]Not compared: {excerpt(', '.join(comparison.diff.not_compared), 300)}[/]")
 
 
-def _show_prompt(screen: Console, compared: Compared) -> None:
-    if compared.prompt:
+def _show_prompt(screen: Console, comparison: EvalRunComparison) -> None:
+    if comparison.prompt:
         screen.print("\n[bold]The prompt[/]")
-        _show_lines(screen, compared.prompt)
-    elif compared.agents[0] != compared.agents[1] and not compared.prompt_known:
-        screen.print(
-            "The agent is another; whether its prompt is cannot be told, since not all runs are in this store."
-        )
-    elif compared.agents[0] != compared.agents[1]:
+        _show_lines(screen, comparison.prompt)
+    elif comparison.agents[0] != comparison.agents[1] and not comparison.prompt_known:
+        screen.print("The agent has changed. Whether its prompt has is unknown: this database lacks some of the runs.")
+    elif comparison.agents[0] != comparison.agents[1]:
         screen.print("The prompt is the same; the agent differs in its model, settings, tools or code.")
     else:
         screen.print("The agent is the same on both sides.")
 
 
-def _show_counts(screen: Console, compared: Compared) -> None:
-    counts = {change: sum(change in case.changes for case in compared.diff.cases) for change in CHANGES}
-    said = ", ".join(f"{change.replace('-', ' ')} {count}" for change, count in counts.items())
-    screen.print(f"\n[bold]{len(compared.diff.cases)} cases[/]: {said}")
+def _show_counts(screen: Console, comparison: EvalRunComparison) -> None:
+    counts = {kind: sum(kind in case.changes for case in comparison.diff.cases) for kind in CHANGE_KINDS}
+    summary = ", ".join(f"{kind.replace('-', ' ')} {count}" for kind, count in counts.items())
+    screen.print(f"\n[bold]{len(comparison.diff.cases)} cases[/]: {summary}")
 
 
-def _show_case(screen: Console, close: Close) -> None:
-    case = close.case
+def _show_case(screen: Console, detail: CaseDetail) -> None:
+    case = detail.case
     screen.print(
-        f"\n[bold]{case.case_id}[/]  {_values(case)}  [dim]{', '.join(sorted(case.changes))}[/]", soft_wrap=True
+        f"\n[bold]{case.case_id}[/]  {_format_values(case)}  [dim]{', '.join(sorted(case.changes))}[/]", soft_wrap=True
     )
-    before, after = case.shown
+    before, after = case.example_trials
     if before.path != after.path:
         screen.print(f"path: {before.path or 'waiting'} -> {after.path or 'waiting'}")
-    wrong = [name for name, right in after.verdict.fields.items() if not right]
+    wrong = [name for name, holds in after.score.fields.items() if not holds]
     if wrong:
         screen.print(f"wrong: {excerpt(', '.join(wrong), 300)}")
-    screen.print(_marked(close.output))
-    _show_trajectory(screen, close.trajectory)
+    screen.print(_mark_changes(detail.output))
+    _show_trajectory(screen, detail.trajectory)
     screen.print(f"[dim]runs {before.run_id or 'none'}\n     {after.run_id or 'none'}[/]")
 
 
@@ -126,55 +127,57 @@ def _show_trajectory(screen: Console, trajectory: Alignment) -> None:
     if trajectory.diverges_at is None:
         screen.print(f"[dim]the same {len(trajectory.pairs)} steps[/]")
         return
-    place = 0
-    for same, group in itertools.groupby(trajectory.pairs, lambda pair: pair.fit == "same"):
+    index = 0
+    for same, group in itertools.groupby(trajectory.pairs, lambda pair: pair.kind == "same"):
         pairs = list(group)
-        if place == trajectory.diverges_at:
-            screen.print("[bold]they part here:[/]")
-        place += len(pairs)
-        if same and len(pairs) > _SAME_SHOWN:
-            screen.print(f"[dim]    {len(pairs)} steps the same[/]")
+        if index == trajectory.diverges_at:
+            screen.print("[bold]the first difference:[/]")
+        index += len(pairs)
+        if same and len(pairs) > _MAX_SAME_STEPS:
+            screen.print(f"[dim]    {len(pairs)} equal steps[/]")
             continue
         for pair in pairs:
             _show_pair(screen, pair)
     if trajectory.cut:
-        screen.print(f"[dim]and {trajectory.cut} steps that were not compared[/]")
+        screen.print(f"[dim]and {trajectory.cut} more steps, which were not compared[/]")
 
 
-def _show_pair(screen: Console, pair: Pair) -> None:
-    sides = [(" ", pair.before)] if pair.fit == "same" else [("-", pair.before), ("+", pair.after)]
+def _show_pair(screen: Console, pair: StepPair) -> None:
+    sides = [(" ", pair.before)] if pair.kind == "same" else [("-", pair.before), ("+", pair.after)]
     for mark, step in sides:
         if step is not None:
-            screen.print(Text(f"  {mark} {said(step)}", style=_STYLES[mark]))
+            screen.print(Text(f"  {mark} {format_step(step)}", style=_STYLES[mark]))
 
 
-def _marked(pieces: Sequence[Piece]) -> Text:
-    """The output with what was taken out and put in marked by brackets too, for terminals and files without colour."""
+def _mark_changes(pieces: Sequence[TextPiece]) -> Text:
+    """The output with removed and added words in brackets as well as in colour, for output without colours."""
     text = Text()
     for piece in pieces:
-        said = sanitize(piece.text)
+        content = sanitize(piece.text)
         match piece.kind:
             case "removed":
-                text.append(f"[-{said}-]", style="red")
+                text.append(f"[-{content}-]", style="red")
             case "added":
-                text.append(f"{{+{said}+}}", style="green")
+                text.append(f"{{+{content}+}}", style="green")
+            case "same" if len(content) > 2 * _CONTEXT_LENGTH:
+                text.append(f"{content[:_CONTEXT_LENGTH]} … {content[-_CONTEXT_LENGTH:]}")
             case "same":
-                text.append(said if len(said) <= 2 * _AROUND else f"{said[:_AROUND]} … {said[-_AROUND:]}")
+                text.append(content)
     return text
 
 
 def _show_lines(screen: Console, lines: Sequence[str]) -> None:
-    for line in lines[:_LINES]:
+    for line in lines[:_MAX_LINES]:
         style = "green" if line.startswith("+") else "red" if line.startswith("-") else "dim"
         screen.print(Text(sanitize(line), style=style))
-    if len(lines) > _LINES:
-        screen.print(f"[dim]and {len(lines) - _LINES} lines more[/]")
+    if len(lines) > _MAX_LINES:
+        screen.print(f"[dim]and {len(lines) - _MAX_LINES} more lines[/]")
 
 
-def _values(case: CaseDiff) -> str:
+def _format_values(case: CaseDiff) -> str:
     colour = "red" if case.drop > 0 else "green" if case.drop < 0 else "dim"
     return f"[{colour}]{case.before:.2f} -> {case.after:.2f}[/]"
 
 
-def _faults(side: Side) -> str:
-    return f", and {side.errors} that the infrastructure failed" if side.errors else ""
+def _format_errors(stats: EvalRunStats) -> str:
+    return f", and {stats.errors} that failed because of the infrastructure" if stats.errors else ""

@@ -1,1 +1,1 @@
-"""`handrail traces`: what happened, how long it took and what it cost."""
+"""`handrail traces`: what runs did, how long it took, and what it cost."""

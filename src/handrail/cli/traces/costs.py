@@ -1,213 +1,204 @@
-"""`handrail traces cost` and `waste`: where the money goes, and what of it led nowhere."""
+"""`handrail traces cost` and `waste`: where the money goes, and how much of it is wasted."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from fractions import Fraction
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from sqlalchemy import Connection
 
-from handrail.cli.output import AsJson, console, excerpt, print_json, table
-from handrail.cli.runtime import opened
-from handrail.cli.time_ranges import Since, load_each, moment, spread
-from handrail.kernel.money import show_usd
+from handrail.cli.options import AsJson, Limit, Tenant
+from handrail.cli.output import console, excerpt, print_json, table
+from handrail.cli.runtime import open_runtime
+from handrail.cli.time_ranges import Since, parse_since
+from handrail.kernel.money import format_usd
 from handrail.kernel.text import format_duration
-from handrail.traces.analysis.cost_drivers import Difference, Few, dearest, differences
-from handrail.traces.analysis.waste import Waste, waste_of
-from handrail.traces.store.queries import (
-    SpendRow,
-    TraceCost,
-    Ungoverned,
-    spend_by,
-    top_traces,
-    trace_costs,
-    ungoverned_spend,
-)
+from handrail.traces.analysis.cost_drivers import CostDriver
+from handrail.traces.analysis.waste import WasteReport, find_waste
+from handrail.traces.reports import LATEST_TRACES, CostSample, load_cost_sample, load_latest_traces
+from handrail.traces.store.rollup_queries import SpendKey, SpendRow, UngovernedSpend, spend_by, ungoverned_spend
 
-SAMPLE = 100
-"""Traces of each side that are gone through for what is different about them."""
-_DEAREST = 5
-
-By = Literal["user", "tenant", "agent", "model", "fingerprint", "day"]
+_SHOWN_TRACES = 5
 
 
 @dataclass(frozen=True)
-class _Costs:
+class _CostReport:
     rows: Sequence[SpendRow]
-    few: Few
-    dear: Sequence[TraceCost]
-    compared: tuple[int, int]
-    differences: Sequence[Difference]
+    sample: CostSample
+    drivers: Sequence[CostDriver]
 
 
 def cost(
-    by: Annotated[By, typer.Option(help="Whose or what's cost.")] = "user",
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Only this agent's.")] = None,
+    by: Annotated[SpendKey, typer.Option(help="What to group the spend by.")] = "user",
+    tenant: Tenant = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent.")] = None,
     since: Since = "30d",
-    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many.")] = 20,
+    limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Where the money goes, how few traces make 80% of it, and what is different about them.
+    """Show where the money goes, how few traces make up 80% of it, and how they differ from the rest.
 
     Examples: `handrail traces cost`, `handrail traces cost --by model --since 7d --tenant acme`
     """
-    with opened() as runtime:
+    with open_runtime() as runtime:
         now = runtime.clock.now()
-        began = moment(since, now)
-        found = runtime.database.read_now(lambda conn: _costs(conn, by, tenant, agent, (began, now), limit))
+        start = parse_since(since, now)
+        load_rows = spend_by(key=by, tenant=tenant, since=start, until=now, agent=agent, limit=limit)
+        load_sample = load_cost_sample(tenant=tenant, since=start, until=now, agent=agent)
+        rows, sample = runtime.database.read_now(lambda conn: (load_rows(conn), load_sample(conn)))
+    report = _CostReport(rows, sample, sample.drivers())
     if as_json:
-        print_json(_document(found))
+        print_json(_document(report))
         return
     screen = console()
-    if not found.rows:
-        screen.print(f"No model requests since {since}. `handrail demo` makes some; `--since 90d` goes further back.")
+    if not rows:
+        screen.print(f"No model requests since {since}. `handrail demo` makes some; `--since 90d` looks further back.")
         return
-    _print_rows(screen, by, found.rows)
-    _print_few(screen, found)
+    _print_rows(screen, by, rows)
+    _print_concentration(screen, report)
 
 
 def waste(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Only this agent's.")] = None,
+    tenant: Tenant = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent.")] = None,
     since: Since = "30d",
-    traces: Annotated[int, typer.Option(min=1, max=10_000, help="How many of the latest traces to go through.")] = 500,
+    traces: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many of the latest traces to search.")
+    ] = LATEST_TRACES,
     as_json: AsJson = False,
 ) -> None:
-    """What was paid and waited for and led nowhere, and what was spent around every ceiling.
+    """Show the money and time that led to no outcome, and the spend that no ceiling covers.
 
     Example: `handrail traces waste --since 7d`
     """
-    with opened() as runtime:
+    with open_runtime() as runtime:
         now = runtime.clock.now()
-        began = moment(since, now)
-
-        def query(conn: Connection) -> tuple[Waste, int, Sequence[Ungoverned]]:
-            latest = top_traces(conn, tenant=tenant, since=began, until=now, agent=agent, limit=traces)
-            loaded = load_each(conn, latest)
-            around = ungoverned_spend(conn, tenant=tenant, since=began, until=now)
-            return waste_of(loaded), len(loaded), [each for each in around if agent in (None, each.agent)]
-
-        found, looked_at, around = runtime.database.read_now(query)
+        start = parse_since(since, now)
+        load_latest = load_latest_traces(tenant=tenant, since=start, until=now, agent=agent, limit=traces)
+        load_spend = ungoverned_spend(tenant=tenant, since=start, until=now)
+        spans, spend = runtime.database.read_now(lambda conn: (load_latest(conn), load_spend(conn)))
+    report = find_waste(spans)
+    ungoverned = [row for row in spend if agent in (None, row.agent)]
     if as_json:
-        print_json({"looked_at": looked_at, "waste": asdict(found), "ungoverned": around})
+        print_json({"traces": len(spans), "waste": asdict(report), "ungoverned": ungoverned})
         return
     screen = console()
-    if not looked_at:
-        screen.print(f"No traces since {since}. `handrail demo` makes some; `--since 90d` goes further back.")
+    if not spans:
+        screen.print(f"No traces since {since}. `handrail demo` makes some; `--since 90d` looks further back.")
         return
-    _print_waste(screen, found, looked_at)
-    _print_around(screen, around)
+    _print_waste(screen, report, len(spans))
+    _print_ungoverned(screen, ungoverned)
 
 
-def _costs(
-    conn: Connection, by: By, tenant: str | None, agent: str | None, between: tuple[datetime, datetime], limit: int
-) -> _Costs:
-    since, until = between
-    rows = spend_by(conn, key=by, tenant=tenant, since=since, until=until, agent=agent, limit=limit)
-    costs = list(trace_costs(conn, tenant=tenant, since=since, until=until, agent=agent))
-    few = dearest(each.cost for each in costs)
-    dear, rest = (load_each(conn, spread(some, SAMPLE)) for some in (costs[: few.count], costs[few.count :]))
-    return _Costs(rows, few, costs[:_DEAREST], (len(dear), len(rest)), differences(dear, rest))
-
-
-def _print_rows(screen: Console, by: By, rows: Sequence[SpendRow]) -> None:
-    numbers = ("requests", "tokens in", "from cache", "tokens out", "cost", "around ceilings")
-    shown = table(by, *numbers, right=numbers)
+def _print_rows(screen: Console, by: SpendKey, rows: Sequence[SpendRow]) -> None:
+    numbers = ("requests", "tokens in", "from cache", "tokens out", "cost", "ungoverned")
+    lines = table(by, *numbers, right=numbers)
     for row in rows:
         key = row.key[:12] if by == "fingerprint" else row.key
-        shown.add_row(
+        lines.add_row(
             excerpt(f"{row.tenant}/{key}" if row.tenant is not None else key or f"(no {by})", 60),
             f"{row.requests:,}",
             f"{row.input_tokens:,}",
             f"{row.cache_read_tokens:,}",
             f"{row.output_tokens:,}",
-            show_usd(row.cost),
-            show_usd(row.ungoverned) if row.ungoverned else "",
+            format_usd(row.cost),
+            format_usd(row.ungoverned) if row.ungoverned else "",
         )
-    screen.print(shown)
+    screen.print(lines)
 
 
-def _print_few(screen: Console, found: _Costs) -> None:
-    few = found.few
-    if not few.total:
-        screen.print("\nNone of this cost anything.")
+def _print_concentration(screen: Console, report: _CostReport) -> None:
+    sample, concentration = report.sample, report.sample.concentration
+    if not concentration.total_cost:
+        screen.print("\nNone of these traces cost anything.")
         return
-    of = "the only trace makes" if few.of == 1 else f"{few.count:,} of {few.of:,} traces ({_share(few.share)}) make"
-    whole = f"{_share(few.cost_share)} of the cost ({show_usd(few.cost)} of {show_usd(few.total)})"
-    screen.print(f"\n[bold]{of[0].upper()}{of[1:]} {whole}.[/]")
-    for each in found.dear:
-        screen.print(f"  {show_usd(each.cost)}  `handrail traces show {each.trace_id}`", soft_wrap=True)
-    dear, rest = found.compared
-    if not rest:
+    subject = (
+        "The only trace makes up"
+        if concentration.total_traces == 1
+        else f"{concentration.traces:,} of {concentration.total_traces:,} traces ({_percent(concentration.share)}) "
+        f"make up"
+    )
+    screen.print(
+        f"\n[bold]{subject} {_percent(concentration.cost_share)} of the cost ({format_usd(concentration.cost)} of "
+        f"{format_usd(concentration.total_cost)}).[/]"
+    )
+    for trace in sample.costs[:_SHOWN_TRACES]:
+        screen.print(f"  {format_usd(trace.cost)}  `handrail traces show {trace.trace_id}`", soft_wrap=True)
+    if not sample.rest:
         return
-    screen.print(f"\n[bold]What is different about them[/] [dim]({dear} of them beside {rest} of the rest)[/]")
-    for difference in found.differences:
-        screen.print(f"- {excerpt(str(difference), 400)}", soft_wrap=True)
-    if not found.differences:
-        screen.print("Nothing that would explain it: no step, model, tenant, user, prompt or number of tokens.")
+    screen.print(
+        f"\n[bold]How they differ from the rest[/] [dim](comparing {len(sample.expensive)} of them with "
+        f"{len(sample.rest)} others)[/]"
+    )
+    for driver in report.drivers:
+        screen.print(f"- {excerpt(str(driver), 400)}", soft_wrap=True)
+    if not report.drivers:
+        screen.print("Nothing that would explain the cost: no step, model, tenant, user, prompt or number of tokens.")
 
 
-def _print_waste(screen: Console, found: Waste, looked_at: int) -> None:
-    traces = "the latest trace" if looked_at == 1 else f"the latest {looked_at} traces"
-    if not found.items:
-        screen.print(f"Nothing led nowhere in {traces}.")
+def _print_waste(screen: Console, report: WasteReport, traces: int) -> None:
+    scope = "the latest trace" if traces == 1 else f"the latest {traces} traces"
+    if not report.items:
+        screen.print(f"No waste in {scope}.")
         return
     numbers = ("count", "cost", "time")
-    shown = table("led nowhere", "step", *numbers, right=numbers)
-    for item in found.items:
-        shown.add_row(
-            item.reason, excerpt(item.step, 60), f"{item.count:,}", show_usd(item.cost), format_duration(item.time_ns)
+    lines = table("reason", "step", *numbers, right=numbers)
+    for item in report.items:
+        lines.add_row(
+            item.reason, excerpt(item.step, 60), f"{item.count:,}", format_usd(item.cost), format_duration(item.time_ns)
         )
-    screen.print(shown)
+    screen.print(lines)
     screen.print(
-        f"{show_usd(found.cost)} of {show_usd(found.total_cost)} and {format_duration(found.time_ns)} of "
-        f"{format_duration(found.total_ns)} of machine time led nowhere, in {traces}."
+        f"Wasted: {format_usd(report.cost)} of {format_usd(report.total_cost)} and {format_duration(report.time_ns)} "
+        f"of {format_duration(report.total_ns)} of machine time, in {scope}."
     )
 
 
-def _print_around(screen: Console, around: Sequence[Ungoverned]) -> None:
-    if not around:
-        screen.print("No money was spent around the ceilings.")
+def _print_ungoverned(screen: Console, rows: Sequence[UngovernedSpend]) -> None:
+    if not rows:
+        screen.print("No ungoverned spend.")
         return
-    screen.print("\n[bold yellow]Spent around every ceiling[/] [dim](nothing was held before these requests)[/]")
+    screen.print("\n[bold yellow]Ungoverned spend[/] [dim](no ceiling covers these requests)[/]")
     numbers = ("requests", "cost")
-    shown = table("tenant", "agent", "model", *numbers, right=numbers)
-    for each in around:
-        shown.add_row(
-            excerpt(each.tenant, 40),
-            excerpt(each.agent, 40),
-            excerpt(each.model, 60),
-            f"{each.requests:,}",
-            show_usd(each.cost),
+    lines = table("tenant", "agent", "model", *numbers, right=numbers)
+    for row in rows:
+        lines.add_row(
+            excerpt(row.tenant, 40),
+            excerpt(row.agent, 40),
+            excerpt(row.model, 60),
+            f"{row.requests:,}",
+            format_usd(row.cost),
         )
-    screen.print(shown)
-    screen.print("[dim]`handrail.govern(agent, ...)` puts an agent's requests under the ceilings.[/]")
+    screen.print(lines)
+    screen.print("[dim]`handrail.govern(agent, ...)` applies the ceilings to an agent's requests.[/]")
 
 
-def _share(share: Any) -> str:
+def _percent(share: Fraction) -> str:
     percent = 100 * float(share)
     return f"{percent:.0f}%" if percent >= 1 else f"{percent:.1f}%"
 
 
-def _document(found: _Costs) -> dict[str, Any]:
-    few = found.few
+def _document(report: _CostReport) -> dict[str, Any]:
+    sample, concentration = report.sample, report.sample.concentration
     return {
-        "rows": found.rows,
-        "few": {**asdict(few), "share": float(few.share), "cost_share": float(few.cost_share)},
-        "dearest": found.dear,
-        "compared": {"dear": found.compared[0], "rest": found.compared[1]},
-        "differences": [
+        "rows": report.rows,
+        "concentration": {
+            **asdict(concentration),
+            "share": float(concentration.share),
+            "cost_share": float(concentration.cost_share),
+        },
+        "most_expensive": sample.costs[:_SHOWN_TRACES],
+        "compared": {"expensive": len(sample.expensive), "rest": len(sample.rest)},
+        "drivers": [
             {
-                "says": str(each),
-                "aspect": each.aspect,
-                "name": each.name,
-                "dear": float(each.dear),
-                "rest": float(each.rest),
-                "explains": float(each.explains),
+                "description": str(driver),
+                "aspect": driver.aspect,
+                "name": driver.name,
+                "expensive": float(driver.expensive),
+                "rest": float(driver.rest),
+                "explains": float(driver.explains),
             }
-            for each in found.differences
+            for driver in report.drivers
         ],
     }

@@ -1,6 +1,6 @@
-"""`handrail traces slow`: how long each step takes, where the time goes, and what could run side by side."""
+"""`handrail traces slow`: how long each step takes, where the time goes, and what could run in parallel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -9,176 +9,174 @@ import typer
 from rich.console import Console
 from sqlalchemy import Connection
 
-from handrail.cli.output import AsJson, console, excerpt, print_json, table
-from handrail.cli.runtime import opened
-from handrail.cli.time_ranges import Since, load_each, moment
+from handrail.cli.options import AsJson, Tenant
+from handrail.cli.output import console, excerpt, print_json, table
+from handrail.cli.runtime import open_runtime
+from handrail.cli.time_ranges import Since, parse_since
+from handrail.kernel.db.operation import operation
 from handrail.kernel.text import format_duration
-from handrail.traces.analysis.critical_path import StepShare, critical_path, shares
-from handrail.traces.analysis.parallelism import Finding, what_if
+from handrail.traces.analysis.critical_path import StepShare, critical_path, step_shares
+from handrail.traces.analysis.parallelism import ParallelismOpportunity, find_parallelism
 from handrail.traces.model import Span
-from handrail.traces.store.queries import StepLatency, step_latencies, top_traces
-from handrail.traces.store.spans import load_payload
+from handrail.traces.reports import LATEST_TRACES, SLOWEST_TRACES, load_latest_traces
+from handrail.traces.store.rollup_queries import StepLatency, step_latencies
+from handrail.traces.store.spans import load_payloads
 
-SLOWEST = 10
-"""Traces that are searched for work that could run side by side: the slowest of those gone through."""
-_SHOWN = 5
+_SHOWN_OPPORTUNITIES = 5
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A finding, in the trace that it would save most, and how many of the slowest traces it is true of."""
+class _Recurring:
+    """An opportunity in the trace where it saves most, and the number of the slowest traces that have it."""
 
-    finding: Finding
+    opportunity: ParallelismOpportunity
     trace_id: str
     traces: int
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _LatencyReport:
     steps: Sequence[StepLatency]
     shares: Sequence[StepShare]
-    looked_at: int
+    traces: int
     searched: int
-    seen: Sequence[_Seen]
+    opportunities: Sequence[_Recurring]
 
 
 def slow(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Only this agent's.")] = None,
+    tenant: Tenant = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent.")] = None,
     since: Since = "7d",
-    traces: Annotated[int, typer.Option(min=1, max=10_000, help="How many of the latest traces to go through.")] = 200,
-    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many steps.")] = 20,
+    traces: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many of the latest traces to analyse.")
+    ] = LATEST_TRACES,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="The most steps to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """How long each step takes, its share of what was waited for, and what could run side by side.
+    """Show how long each step takes, its share of the critical path, and what could run in parallel.
 
-    Percentiles are over all spans of the time asked for. Own times and shares are over the latest traces, and the
-    slowest of those are searched for work that ran one after the other and need not. Example: `handrail traces slow`
+    Percentiles cover all spans of the time range. Own times and shares cover the latest traces, and the slowest of
+    these are searched for work that ran one after the other without need. Example: `handrail traces slow`
     """
-    with opened() as runtime:
+    with open_runtime() as runtime:
         now = runtime.clock.now()
-        began = moment(since, now)
-        answer = runtime.database.read_now(lambda conn: _answer(conn, tenant, agent, began, now, traces))
+        report = runtime.database.read_now(_report(tenant, agent, parse_since(since, now), now, traces))
     if as_json:
-        print_json(_document(answer))
+        print_json(_document(report))
         return
     screen = console()
-    if not answer.steps:
-        screen.print(f"No spans since {since}. `handrail demo` makes some; `--since 90d` goes further back.")
+    if not report.steps:
+        screen.print(f"No spans since {since}. `handrail demo` makes some; `--since 90d` looks further back.")
         return
-    _print_steps(screen, answer, limit)
-    _print_people(screen, answer)
-    _print_findings(screen, answer)
+    _print_steps(screen, report, limit)
+    _print_waits(screen, report)
+    _print_opportunities(screen, report)
 
 
-def _answer(
-    conn: Connection, tenant: str | None, agent: str | None, since: datetime, until: datetime, traces: int
-) -> _Answer:
-    steps = step_latencies(conn, tenant=tenant, since=since, until=until, agent=agent)
-    latest = top_traces(conn, tenant=tenant, since=since, until=until, agent=agent, limit=traces)
-    loaded = load_each(conn, latest)
-    slowest = sorted(loaded, key=_machine_ns, reverse=True)[:SLOWEST]
-    return _Answer(steps, shares(loaded), len(loaded), len(slowest), _seen(conn, slowest))
+@operation
+def _report(
+    conn: Connection, tenant: str | None, agent: str | None, since: datetime, until: datetime, limit: int
+) -> _LatencyReport:
+    steps = step_latencies(tenant=tenant, since=since, until=until, agent=agent)(conn)
+    latest = load_latest_traces(tenant=tenant, since=since, until=until, agent=agent, limit=limit)(conn)
+    slowest = sorted(latest, key=_machine_ns, reverse=True)[:SLOWEST_TRACES]
+    return _LatencyReport(steps, step_shares(latest), len(latest), len(slowest), _opportunities(conn, slowest))
 
 
 def _machine_ns(spans: Sequence[Span]) -> int:
-    return sum(piece.duration_ns for piece in critical_path(spans) if piece.span.kind != "wait")
+    return sum(segment.duration_ns for segment in critical_path(spans) if segment.span.kind != "wait")
 
 
-def _seen(conn: Connection, traces: Sequence[Sequence[Span]]) -> list[_Seen]:
-    """The findings of these traces, one for each kind, what saves most first."""
-    found: dict[tuple[str, ...], list[tuple[Finding, str]]] = {}
+def _opportunities(conn: Connection, traces: Sequence[Sequence[Span]]) -> list[_Recurring]:
+    """The opportunities in these traces, each once: those with the same certainty, place and steps are the same."""
+    groups: dict[tuple[str, ...], list[tuple[ParallelismOpportunity, str]]] = {}
     for spans in traces:
-        for finding in what_if(spans, _payloads(conn, spans)):
-            names = dict.fromkeys(span.name for span in finding.spans)
-            kind = (finding.certainty, finding.inside.name, *names)
-            found.setdefault(kind, []).append((finding, spans[0].trace_id))
-    seen = [_Seen(*max(each, key=lambda pair: pair[0].saved_ns), len(each)) for each in found.values()]
-    return sorted(seen, key=lambda each: (-each.finding.saved_ns, each.trace_id))
+        payloads = load_payloads(spans[0].trace_id, spans[0].tenant)(conn)
+        for opportunity in find_parallelism(spans, payloads):
+            names = dict.fromkeys(span.name for span in opportunity.spans)
+            identity = (opportunity.certainty, opportunity.inside.name, *names)
+            groups.setdefault(identity, []).append((opportunity, spans[0].trace_id))
+    recurring = [_Recurring(*max(group, key=lambda pair: pair[0].saved_ns), len(group)) for group in groups.values()]
+    return sorted(recurring, key=lambda row: (-row.opportunity.saved_ns, row.trace_id))
 
 
-def _payloads(conn: Connection, spans: Sequence[Span]) -> dict[str, Mapping[str, Any]]:
-    said = {span.span_id: load_payload(conn, span.trace_id, span.span_id) for span in spans}
-    return {span_id: payload for span_id, payload in said.items() if payload is not None}
-
-
-def _print_steps(screen: Console, answer: _Answer, limit: int) -> None:
-    parts = {(each.kind, each.name): each for each in answer.shares}
-    numbers = ("count", "errors", "p50", "p95", "p99", "itself", "waited for")
-    shown = table("step", *numbers, right=numbers)
-    machine = [step for step in answer.steps if step.kind != "wait"]
+def _print_steps(screen: Console, report: _LatencyReport, limit: int) -> None:
+    shares = {(step.kind, step.name): step for step in report.shares}
+    numbers = ("count", "errors", "p50", "p95", "p99", "own time", "critical")
+    lines = table("step", *numbers, right=numbers)
+    machine = [step for step in report.steps if step.kind != "wait"]
     for step in machine[:limit]:
-        part = parts.get((step.kind, step.name))
-        share = "" if part is None else f"{100 * part.share:.0f}%"
-        shown.add_row(
+        share = shares.get((step.kind, step.name))
+        percent = "" if share is None else f"{100 * share.share:.0f}%"
+        lines.add_row(
             excerpt(step.name, 60),
             f"{step.count:,}",
             f"{step.errors:,}",
             *(format_duration(ns) for ns in (step.p50_ns, step.p95_ns, step.p99_ns)),
-            "" if part is None else format_duration(part.self_ns // part.count),
-            f"[bold red]{share}[/]" if part is not None and part.share >= 0.2 else share,
+            "" if share is None else format_duration(share.self_ns // share.count),
+            f"[bold red]{percent}[/]" if share is not None and share.share >= 0.2 else percent,
         )
-    screen.print(shown)
+    screen.print(lines)
     if len(machine) > limit:
         screen.print(f"[dim]{len(machine) - limit} more: --limit {len(machine)}[/]")
-    traces = "trace" if answer.looked_at == 1 else f"{answer.looked_at} traces"
-    screen.print(f"[dim]Itself, and the share of what was waited for: of the latest {traces}.[/]")
+    traces = "trace" if report.traces == 1 else f"{report.traces} traces"
+    screen.print(f"[dim]Own time and the share of the critical path are those of the latest {traces}.[/]")
 
 
-def _print_people(screen: Console, answer: _Answer) -> None:
-    for step in answer.steps:
+def _print_waits(screen: Console, report: _LatencyReport) -> None:
+    for step in report.steps:
         if step.kind == "wait":
             times = "once" if step.count == 1 else f"{step.count:,} times"
             screen.print(
-                f"People's time, apart from this: {excerpt(step.name, 60)} {times}, "
+                f"Waiting for people, not included above: {excerpt(step.name, 60)} {times}, "
                 f"p50 {format_duration(step.p50_ns)}, p95 {format_duration(step.p95_ns)}"
             )
 
 
-def _print_findings(screen: Console, answer: _Answer) -> None:
-    searched = "the trace" if answer.searched == 1 else f"the {answer.searched} slowest of them"
-    screen.print(f"\n[bold]What could run side by side[/] [dim](in {searched})[/]")
-    if not answer.seen:
-        screen.print("Nothing was found that ran one after the other without needing to.")
-    for each in answer.seen[:_SHOWN]:
-        colour = "green" if each.finding.certainty == "proven" else "yellow"
-        often = f", and so in {each.traces} of them" if each.traces > 1 else ""
-        screen.print(f"[{colour}]\u25cf[/] {excerpt(str(each.finding), 2_000)}", soft_wrap=True)
-        screen.print(f"  [dim]`handrail traces show {each.trace_id}`{often}[/]", soft_wrap=True)
-    if answer.seen:
-        screen.print("[dim]`await handrail.parallel(...)` runs them side by side. What they save does not add up.[/]")
+def _print_opportunities(screen: Console, report: _LatencyReport) -> None:
+    searched = "the trace" if report.searched == 1 else f"the {report.searched} slowest of them"
+    screen.print(f"\n[bold]What could run in parallel[/] [dim](in {searched})[/]")
+    if not report.opportunities:
+        screen.print("Nothing ran one after the other without need.")
+        return
+    for row in report.opportunities[:_SHOWN_OPPORTUNITIES]:
+        colour = "green" if row.opportunity.certainty == "proven" else "yellow"
+        frequency = f", and the same in {row.traces} of them" if row.traces > 1 else ""
+        screen.print(f"[{colour}]\u25cf[/] {excerpt(str(row.opportunity), 2_000)}", soft_wrap=True)
+        screen.print(f"  [dim]`handrail traces show {row.trace_id}`{frequency}[/]", soft_wrap=True)
+    screen.print("[dim]`await handrail.parallel(...)` runs work in parallel. Savings do not add up.[/]")
 
 
-def _document(answer: _Answer) -> dict[str, Any]:
-    parts = {(each.kind, each.name): each for each in answer.shares}
+def _document(report: _LatencyReport) -> dict[str, Any]:
+    shares = {(step.kind, step.name): step for step in report.shares}
     return {
-        "looked_at": answer.looked_at,
-        "searched": answer.searched,
+        "traces": report.traces,
+        "searched": report.searched,
         "steps": [
             {
                 **asdict(step),
                 **{
-                    name: getattr(parts.get((step.kind, step.name)), name, None)
+                    name: getattr(shares.get((step.kind, step.name)), name, None)
                     for name in ("self_ns", "critical_ns", "share")
                 },
             }
-            for step in answer.steps
+            for step in report.steps
         ],
-        "findings": [
+        "opportunities": [
             {
-                "says": str(each.finding),
-                "certainty": each.finding.certainty,
-                "because": each.finding.because,
-                "spans": [{"span_id": span.span_id, "name": span.name} for span in each.finding.spans],
-                "inside": each.finding.inside.name,
-                "ahead_of_model": each.finding.ahead_of_model,
-                "now_ns": each.finding.now_ns,
-                "side_by_side_ns": each.finding.side_by_side_ns,
-                "trace_now_ns": each.finding.trace_now_ns,
-                "trace_then_ns": each.finding.trace_then_ns,
-                "trace_id": each.trace_id,
-                "traces": each.traces,
+                "description": str(row.opportunity),
+                "certainty": row.opportunity.certainty,
+                "reasons": row.opportunity.reasons,
+                "spans": [{"span_id": span.span_id, "name": span.name} for span in row.opportunity.spans],
+                "inside": row.opportunity.inside.name,
+                "ahead_of_model": row.opportunity.ahead_of_model,
+                "sequential_ns": row.opportunity.sequential_ns,
+                "parallel_ns": row.opportunity.parallel_ns,
+                "trace_now_ns": row.opportunity.trace_now_ns,
+                "trace_then_ns": row.opportunity.trace_then_ns,
+                "trace_id": row.trace_id,
+                "traces": row.traces,
             }
-            for each in answer.seen
+            for row in report.opportunities
         ],
     }

@@ -1,4 +1,4 @@
-"""Two eval runs side by side: what became better and worse, case by case, the worst first. Pure."""
+"""Compares two eval runs case by case, from the largest drop to the largest improvement. Pure functions."""
 
 import difflib
 import math
@@ -6,19 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from handrail.evals.scorers.score import Score, score
+from handrail.evals.scorers.score import Score, mean_score
 from handrail.evals.store.eval_runs import Trial
 from handrail.kernel.money import NanoUsd
 
-Change = Literal["newly-failing", "newly-passing", "same-score-different-output", "path-changed"]
-CHANGES: tuple[Change, ...] = ("newly-failing", "newly-passing", "same-score-different-output", "path-changed")
+ChangeKind = Literal["newly-failing", "newly-passing", "same-score-different-output", "path-changed"]
+CHANGE_KINDS: tuple[ChangeKind, ...] = ("newly-failing", "newly-passing", "same-score-different-output", "path-changed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
-    """One eval run over the cases that both have. Times in nanoseconds, by trial; `cost` is of one trial of each case.
+class EvalRunStats:
+    """The figures of one eval run over the cases that both runs scored.
 
-    `errors` counts the run's trials that the infrastructure failed; they are in none of the other figures.
+    Durations are of single trials, in nanoseconds. `cost` is that of one trial of each case. `errors` counts the run's
+    trials that failed because of the infrastructure; they are in none of the other figures.
     """
 
     score: Score | None
@@ -31,127 +32,134 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseDiff:
-    """One case: its value before and after (means over its trials, 0 to 1), what changed, and the two trials to show.
+    """One case before and after: its mean value over its trials (0 to 1), what changed, and one trial of each run.
 
-    Those show the change best: for a case that fell, its best trial before and its worst after; for one that did not
-    change, two that did equally well.
+    The example trials show the change best: for a case that got worse, its best trial before and its worst after; for
+    one with the same value, two that did equally well.
     """
 
     case_id: str
     before: float
     after: float
-    changes: frozenset[Change]
-    shown: tuple[Trial, Trial]
+    changes: frozenset[ChangeKind]
+    example_trials: tuple[Trial, Trial]
 
     @property
     def drop(self) -> float:
-        """How much the value fell; negative where it rose."""
+        """By how much the value fell; negative where it rose."""
         return self.before - self.after
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diff:
-    """What separates two eval runs.
+class EvalRunDiff:
+    """How two eval runs differ.
 
-    `cases` are those that both could judge, the worst first; `apart` lists the ids of the others: cases of one side
-    only, and cases whose every trial on a side the infrastructure failed.
+    `cases` are those that both runs scored, the worst first; `not_compared` lists the ids of the others, which only one
+    run has, or of which the infrastructure failed every trial of a run.
     """
 
-    before: Side
-    after: Side
+    before: EvalRunStats
+    after: EvalRunStats
     cases: tuple[CaseDiff, ...]
-    apart: tuple[str, ...]
+    not_compared: tuple[str, ...]
 
 
-def compare_trials(before: Sequence[Trial], after: Sequence[Trial], outputs: Mapping[str, str] | None = None) -> Diff:
-    """The two runs' trials compared. `outputs` are what trials gave, by their run's id.
+def compare_trials(
+    before: Sequence[Trial], after: Sequence[Trial], outputs: Mapping[str, str] | None = None
+) -> EvalRunDiff:
+    """Compares the trials of two eval runs.
 
-    A trial without one is compared by what was observed of it. Of cases that fell by the same, those with more changes
-    come first, then the id decides.
+    Args:
+        before: The trials of the first.
+        after: The trials of the second.
+        outputs: The output of trials, by the id of their run; a trial without one is compared by what was observed.
+
+    Returns:
+        The differences. Of cases that got worse by the same amount, those with more changes come first, then by id.
     """
-    left, right = _by_case(before), _by_case(after)
-    both = [case_id for case_id in left if left[case_id] and right.get(case_id)]
-    kept = set(both)
-    cases = [_case(case_id, left[case_id], right[case_id], outputs or {}) for case_id in both]
-    return Diff(
-        before=_side(before, kept),
-        after=_side(after, kept),
-        cases=tuple(sorted(cases, key=lambda each: (-each.drop, -len(each.changes), each.case_id))),
-        apart=tuple(sorted((left.keys() | right.keys()) - kept)),
+    left, right = _scored_by_case(before), _scored_by_case(after)
+    shared = [case_id for case_id in left if left[case_id] and right.get(case_id)]
+    compared = set(shared)
+    cases = [_diff_case(case_id, left[case_id], right[case_id], outputs or {}) for case_id in shared]
+    return EvalRunDiff(
+        before=_stats(before, compared),
+        after=_stats(after, compared),
+        cases=tuple(sorted(cases, key=lambda case: (-case.drop, -len(case.changes), case.case_id))),
+        not_compared=tuple(sorted((left.keys() | right.keys()) - compared)),
     )
 
 
-def chosen(diff: Diff, wanted: Iterable[Change]) -> tuple[CaseDiff, ...]:
-    """The cases with any of these changes; without any, those with a change at all. The worst first."""
-    asked = frozenset(wanted) or frozenset(CHANGES)
-    return tuple(case for case in diff.cases if case.changes & asked)
+def filter_cases(diff: EvalRunDiff, kinds: Iterable[ChangeKind]) -> tuple[CaseDiff, ...]:
+    """The cases with any of these kinds of change, the worst first; without kinds, those with any change."""
+    wanted = frozenset(kinds) or frozenset(CHANGE_KINDS)
+    return tuple(case for case in diff.cases if case.changes & wanted)
 
 
-def text_diff(before: str, after: str) -> tuple[str, ...]:
-    """The lines of a unified diff with three lines around each change; none where the texts are the same."""
+def diff_lines(before: str, after: str) -> tuple[str, ...]:
+    """The lines of a unified diff with three lines of context; none when the texts are equal."""
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm="")
     return tuple(lines)
 
 
-def _by_case(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
-    """The trials that could be judged, by case."""
-    found: dict[str, list[Trial]] = {}
-    for each in trials:
-        found.setdefault(each.case_id, [])
-        if each.error is None:
-            found[each.case_id].append(each)
-    return found
+def _scored_by_case(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
+    """The trials that could be scored, by case; a case of which none could has an empty list."""
+    by_case: dict[str, list[Trial]] = {}
+    for trial in trials:
+        scored = by_case.setdefault(trial.case_id, [])
+        if trial.error is None:
+            scored.append(trial)
+    return by_case
 
 
-def _case(case_id: str, left: Sequence[Trial], right: Sequence[Trial], outputs: Mapping[str, str]) -> CaseDiff:
-    before, after = _mean(left), _mean(right)
-    shown = _shown(left, right, before - after)
-    changes: set[Change] = set()
+def _diff_case(case_id: str, left: Sequence[Trial], right: Sequence[Trial], outputs: Mapping[str, str]) -> CaseDiff:
+    before, after = _mean_value(left), _mean_value(right)
+    examples = _example_trials(left, right, before - after)
+    changes: set[ChangeKind] = set()
     if after < before:
         changes.add("newly-failing")
     elif after > before:
         changes.add("newly-passing")
-    elif _said(shown[0], outputs) != _said(shown[1], outputs):
+    elif _output(examples[0], outputs) != _output(examples[1], outputs):
         changes.add("same-score-different-output")
-    if {each.path for each in left} != {each.path for each in right}:
+    if {trial.path for trial in left} != {trial.path for trial in right}:
         changes.add("path-changed")
-    return CaseDiff(case_id=case_id, before=before, after=after, changes=frozenset(changes), shown=shown)
+    return CaseDiff(case_id=case_id, before=before, after=after, changes=frozenset(changes), example_trials=examples)
 
 
-def _shown(left: Sequence[Trial], right: Sequence[Trial], drop: float) -> tuple[Trial, Trial]:
+def _example_trials(left: Sequence[Trial], right: Sequence[Trial], drop: float) -> tuple[Trial, Trial]:
     if drop == 0:
-        first = min(left, key=lambda each: each.trial)
-        return first, min(right, key=lambda each: (abs(each.value - first.value), each.trial))
-    # Of equal trials the first, on both sides.
+        first = min(left, key=lambda trial: trial.trial)
+        return first, min(right, key=lambda trial: (abs(trial.value - first.value), trial.trial))
+    # The best before and the worst after, or the reverse where the value rose; of equal trials the first.
     sign = 1 if drop > 0 else -1
     return (
-        min(left, key=lambda each: (-sign * each.value, each.trial)),
-        min(right, key=lambda each: (sign * each.value, each.trial)),
+        min(left, key=lambda trial: (-sign * trial.value, trial.trial)),
+        min(right, key=lambda trial: (sign * trial.value, trial.trial)),
     )
 
 
-def _said(trial: Trial, outputs: Mapping[str, str]) -> object:
+def _output(trial: Trial, outputs: Mapping[str, str]) -> object:
     return outputs.get(trial.run_id, trial.observed)
 
 
-def _mean(trials: Sequence[Trial]) -> float:
-    return math.fsum(each.value for each in trials) / len(trials)
+def _mean_value(trials: Sequence[Trial]) -> float:
+    return math.fsum(trial.value for trial in trials) / len(trials)
 
 
-def _side(trials: Sequence[Trial], kept: set[str]) -> Side:
-    judged = {case_id: found for case_id, found in _by_case(trials).items() if case_id in kept}
-    durations = sorted(each.duration_ns for found in judged.values() for each in found)
-    cost = sum(sum(each.cost for each in found) / len(found) for found in judged.values())
-    return Side(
-        score=score([_mean(found) for found in judged.values()]) if judged else None,
+def _stats(trials: Sequence[Trial], compared: set[str]) -> EvalRunStats:
+    by_case = {case_id: scored for case_id, scored in _scored_by_case(trials).items() if case_id in compared}
+    durations = sorted(trial.duration_ns for scored in by_case.values() for trial in scored)
+    cost = sum(sum(trial.cost for trial in scored) / len(scored) for scored in by_case.values())
+    return EvalRunStats(
+        score=mean_score([_mean_value(scored) for scored in by_case.values()]) if by_case else None,
         cost=NanoUsd(round(cost)),
         median_ns=_percentile(durations, 0.5),
         p95_ns=_percentile(durations, 0.95),
         trials=len(durations),
-        errors=sum(each.error is not None for each in trials),
+        errors=sum(trial.error is not None for trial in trials),
     )
 
 
-def _percentile(found: Sequence[int], share: float) -> int:
-    """The smallest that at least this share of them does not exceed; 0 for none."""
-    return found[max(0, math.ceil(share * len(found)) - 1)] if found else 0
+def _percentile(ordered: Sequence[int], share: float) -> int:
+    """The smallest value that at least this share of them does not exceed (nearest rank); 0 for none."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0

@@ -1,4 +1,4 @@
-"""What the diff of two eval runs is made of, read from the store: the trials, outputs, trajectories and prompts."""
+"""Compares two stored eval runs: their trials and prompts, and a case's outputs and trajectories in detail."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,31 +9,32 @@ from typing import Any
 from sqlalchemy import Connection
 
 from handrail.evals.store.baselines import newest_baseline
-from handrail.evals.store.eval_runs import EvalRunView, Trial, agent_hash_of, list_eval_runs, load_eval_run
+from handrail.evals.store.eval_runs import EvalRunView, Trial, list_eval_runs, load_eval_run, most_common_agent_hash
+from handrail.kernel.db.operation import operation
 from handrail.kernel.errors import BadInput, NotFound
 from handrail.runs.runtime import Runtime
-from handrail.runs.store.runs import OutcomeView, last_outcomes, load_prompt, load_run
+from handrail.runs.store.queries import OutcomeView, last_outcomes, load_prompt, load_run
 from handrail.traces.model import Span
 from handrail.traces.store.spans import load_payload, load_trace
 
-from .alignment import Alignment, Piece, Step, align, words_apart
-from .case_diff import CaseDiff, Diff, compare_trials, text_diff
+from .alignment import Alignment, TextPiece, TrajectoryStep, align_steps, diff_words
+from .case_diff import CaseDiff, EvalRunDiff, compare_trials, diff_lines
 
 BASELINE, NEWEST = "baseline", "newest"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """Two eval runs and what separates them.
+class EvalRunComparison:
+    """Two eval runs and how they differ.
 
-    `prompt` are the lines of a unified diff of the prompts as written, none where they are the same or unknown.
-    `prompt_known` is False where the runs of a side are not in this store, as those of a baseline from a file. `agents`
-    are the fingerprints of the whole agents, `models` the models that answered; each before and after.
+    `prompt` has the lines of a unified diff of the prompt templates, none when they are equal or unknown.
+    `prompt_known` is False when this database lacks the runs of one side, such as those of a baseline from a file.
+    `agents` are the fingerprints of the agents and `models` the models that answered, each before and after.
     """
 
     before: EvalRunView
     after: EvalRunView
-    diff: Diff
+    diff: EvalRunDiff
     prompt: tuple[str, ...]
     models: tuple[tuple[str, ...], tuple[str, ...]]
     agents: tuple[str | None, str | None]
@@ -41,155 +42,173 @@ class Compared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Close:
-    """One case's two trials in full: the outputs word by word, and the trajectories step by step."""
+class CaseDetail:
+    """The two example trials of a case in full: the outputs word by word, and the trajectories step by step."""
 
     case: CaseDiff
-    output: tuple[Piece, ...]
+    output: tuple[TextPiece, ...]
     trajectory: Alignment
 
 
-async def compare_eval_runs(runtime: Runtime, before: str, after: str, agent: str | None = None) -> Compared:
-    """Two eval runs by their ids; `newest` is the agent's newest, `baseline` what its gate compares with.
+async def compare_eval_runs(runtime: Runtime, before: str, after: str, agent: str | None = None) -> EvalRunComparison:
+    """Compares two eval runs.
 
-    Raises NotFound, and BadInput where they are of two agents or no case is in both.
+    Args:
+        runtime: Where they are stored.
+        before: An eval run's id, or `baseline` for the baseline that the gate would use.
+        after: An eval run's id, or `newest`.
+        agent: Whose newest eval run; of any agent when None.
+
+    Raises:
+        NotFound: There is no such eval run or baseline.
+        BadInput: They are of different agents, or have no case in common.
     """
     now = runtime.clock.now()
-    return await runtime.database.read(lambda conn: _compared(conn, before, after, agent, now))
+    return await runtime.database.read(_compare(before, after, agent, now))
 
 
-async def look_closer(runtime: Runtime, case: CaseDiff) -> Close:
-    """The case's two shown trials, from their runs' outcomes and traces; where those of one are not in this store, by
-    what was observed and without steps.
+async def load_case_detail(runtime: Runtime, case: CaseDiff) -> CaseDetail:
+    """The outputs and trajectories of a case's example trials.
+
+    When a run is not in this database, its output is what was observed, and there are no steps.
     """
     now = runtime.clock.now()
-
-    def load(conn: Connection) -> Close:
-        texts = _outputs(conn, case.shown)
-        before, after = (texts.get(each.run_id, _json(each.observed)) for each in case.shown)
-        steps = [_trajectory(conn, each, now) for each in case.shown]
-        known = [each for each in steps if each is not None]
-        trajectory = align(*known) if len(known) == len(steps) else align([], [])
-        return Close(case=case, output=words_apart(before, after), trajectory=trajectory)
-
-    return await runtime.database.read(load)
+    return await runtime.database.read(_load_detail(case, now))
 
 
-def _compared(conn: Connection, before: str, after: str, agent: str | None, now: datetime) -> Compared:
-    second = _found(conn, after, agent, None)
-    first = _found(conn, before, agent or second.agent, second)
+@operation
+def _load_detail(conn: Connection, case: CaseDiff, now: datetime) -> CaseDetail:
+    outputs = _outputs(conn, case.example_trials)
+    before, after = (outputs.get(trial.run_id, _to_json(trial.observed)) for trial in case.example_trials)
+    trajectories = [_trajectory(conn, trial, now) for trial in case.example_trials]
+    known = [steps for steps in trajectories if steps is not None]
+    alignment = align_steps(*known) if len(known) == len(trajectories) else align_steps([], [])
+    return CaseDetail(case=case, output=diff_words(before, after), trajectory=alignment)
+
+
+@operation
+def _compare(conn: Connection, before: str, after: str, agent: str | None, now: datetime) -> EvalRunComparison:
+    second = _resolve(conn, after, agent, None)
+    first = _resolve(conn, before, agent or second.agent, second)
     if first.agent != second.agent:
-        raise BadInput(f"eval runs of two agents, {first.agent} and {second.agent}; compare two of one agent")
-    sides = [load_eval_run(conn, each.eval_run_id)[1] for each in (first, second)]
-    diff = compare_trials(sides[0], sides[1], _outputs(conn, [*sides[0], *sides[1]]))
+        raise BadInput(f"eval runs of two agents, {first.agent} and {second.agent}; compare two of the same agent")
+    trials = [load_eval_run(view.eval_run_id)(conn)[1] for view in (first, second)]
+    diff = compare_trials(trials[0], trials[1], _outputs(conn, [*trials[0], *trials[1]]))
     if not diff.cases:
-        raise BadInput(f"{first.eval_run_id} and {second.eval_run_id} have no case in common that both could judge")
-    agents = agent_hash_of(sides[0]), agent_hash_of(sides[1])
-    prompts = [_prompt(conn, side, agent, now) for side, agent in zip(sides, agents, strict=True)]
-    return Compared(
+        raise BadInput(f"{first.eval_run_id} and {second.eval_run_id} have no case in common that both could score")
+    agents = most_common_agent_hash(trials[0]), most_common_agent_hash(trials[1])
+    prompts = [_prompt(conn, side, agent_hash, now) for side, agent_hash in zip(trials, agents, strict=True)]
+    return EvalRunComparison(
         before=first,
         after=second,
         diff=diff,
-        prompt=text_diff(prompts[0], prompts[1]) if prompts[0] is not None and prompts[1] is not None else (),
-        models=(_models(sides[0]), _models(sides[1])),
+        prompt=diff_lines(prompts[0], prompts[1]) if prompts[0] is not None and prompts[1] is not None else (),
+        models=(_models(trials[0]), _models(trials[1])),
         agents=agents,
         prompt_known=None not in prompts,
     )
 
 
-def _found(conn: Connection, asked: str, agent: str | None, beside: EvalRunView | None) -> EvalRunView:
-    if asked == NEWEST:
-        runs = list_eval_runs(conn, agent, 1)
+def _resolve(conn: Connection, name: str, agent: str | None, other: EvalRunView | None) -> EvalRunView:
+    """The eval run of an id, `newest` or `baseline`; `other` is the one that a baseline is compared with."""
+    if name == NEWEST:
+        runs = list_eval_runs(agent, 1)(conn)
         if not runs:
-            raise NotFound(f"no eval run{f' of {agent}' if agent else ''} yet; `handrail eval run AGENT` makes one")
+            raise NotFound(f"no eval run{f' of {agent}' if agent else ''} yet; `handrail eval run AGENT` starts one")
         return runs[0]
-    if asked == BASELINE:
-        if beside is None:
-            raise BadInput("the baseline stands on the left: `handrail eval diff baseline newest`")
-        baseline = newest_baseline(conn, beside.agent, beside.set_hash)
+    if name == BASELINE:
+        if other is None:
+            raise BadInput("the baseline has to come first: `handrail eval diff baseline newest`")
+        baseline = newest_baseline(other.agent, other.set_hash)(conn)
         if baseline is None:
-            remedy = f"`handrail eval baseline {beside.agent}` sets one"
-            raise NotFound(f"agent {beside.agent} has no baseline for the set of {beside.eval_run_id}; {remedy}")
-        asked = baseline.eval_run_id
-    return load_eval_run(conn, asked)[0]
+            raise NotFound(
+                f"agent {other.agent} has no baseline for the eval set of {other.eval_run_id}; "
+                f"`handrail eval baseline {other.agent}` creates one"
+            )
+        name = baseline.eval_run_id
+    return load_eval_run(name)(conn)[0]
 
 
-def _prompt(conn: Connection, trials: Sequence[Trial], agent: str | None, now: datetime) -> str | None:
-    """The template of most of the trials that reached a model; None where no run tells it."""
-    run_id = next((each.run_id for each in trials if agent is not None and each.agent_hash == agent), None)
+def _prompt(conn: Connection, trials: Sequence[Trial], agent_hash: str | None, now: datetime) -> str | None:
+    """The prompt template of a trial of this agent; None when this database does not have its run."""
+    run_id = next((trial.run_id for trial in trials if agent_hash is not None and trial.agent_hash == agent_hash), None)
     if run_id is None:
         return None
     try:
-        found = load_run(conn, run_id, now).fingerprint
+        fingerprint = load_run(run_id, now)(conn).fingerprint
     except NotFound:
         return None
-    return load_prompt(conn, found.template) if found else None
+    return load_prompt(fingerprint.template)(conn) if fingerprint else None
 
 
 def _models(trials: Sequence[Trial]) -> tuple[str, ...]:
-    return tuple(sorted({each.model for each in trials if each.model is not None}))
+    return tuple(sorted({trial.model for trial in trials if trial.model is not None}))
 
 
 def _outputs(conn: Connection, trials: Sequence[Trial]) -> dict[str, str]:
-    """What each run gave, as text: its output, else what it said instead.
+    """The output of each run as text, by its id.
 
-    Of a case with a run that is not in this store it is what was observed, of all its trials, so that like is compared
-    with like.
+    When this database lacks one run of a case, all of the case's trials have what was observed instead, so that like
+    is compared with like.
     """
-    said = last_outcomes(conn, [each.run_id for each in trials if each.run_id])
-    unknown = {each.case_id for each in trials if each.run_id and each.run_id not in said}
+    outcomes = last_outcomes([trial.run_id for trial in trials if trial.run_id])(conn)
+    incomplete = {trial.case_id for trial in trials if trial.run_id and trial.run_id not in outcomes}
     return {
-        each.run_id: _json(each.observed) if each.case_id in unknown else _as_text(said[each.run_id])
-        for each in trials
-        if each.run_id
+        trial.run_id: _to_json(trial.observed) if trial.case_id in incomplete else _output_text(outcomes[trial.run_id])
+        for trial in trials
+        if trial.run_id
     }
 
 
-def _as_text(outcome: OutcomeView) -> str:
+def _output_text(outcome: OutcomeView) -> str:
+    """The output, or for an outcome that has none, its type with what explains it."""
     body = outcome.body
     if (output := body.get("output")) is not None:
-        return output if isinstance(output, str) else _json(output)
-    said = {name: body[name] for name in ("reason", "fault", "proposals", "approvals", "refusal") if body.get(name)}
-    return f"[{outcome.type}] {_json(_without_ids(said)) if said else body.get('message', '')}"
+        return output if isinstance(output, str) else _to_json(output)
+    names = ("reason", "fault", "proposals", "approvals", "refusal")
+    details = {name: body[name] for name in names if body.get(name)}
+    return f"[{outcome.type}] {_to_json(_without_ids(details)) if details else body.get('message', '')}"
 
 
-def _trajectory(conn: Connection, trial: Trial, now: datetime) -> list[Step] | None:
-    """The trial's steps, none where it was no run; None where its run is not in this store."""
+def _trajectory(conn: Connection, trial: Trial, now: datetime) -> list[TrajectoryStep] | None:
+    """The trial's steps, none for a trial without a run; None when its run is not in this database."""
     if not trial.run_id:
         return []
     try:
-        run = load_run(conn, trial.run_id, now)
-        _, spans = load_trace(conn, run.trace_id, run.tenant)
+        run = load_run(trial.run_id, now)(conn)
+        _, spans = load_trace(run.trace_id, run.tenant)(conn)
     except NotFound:
         return None
     own = (span for span in spans if span.run_id == trial.run_id and span.kind != "agent")
-    return [_step(span, load_payload(conn, span.trace_id, span.span_id) or {}) for span in own]
+    return [_to_step(span, load_payload(span.trace_id, span.span_id)(conn) or {}) for span in own]
 
 
-def _step(span: Span, said: Mapping[str, Any]) -> Step:
+def _to_step(span: Span, payload: Mapping[str, Any]) -> TrajectoryStep:
     if span.kind == "model":
-        return Step(kind="model", name="turn", gave=_turn(said.get("response")), error=span.error_type)
-    name = span.name.removeprefix("execute_tool ")
-    asked, gave = said.get("arguments", said.get("input")), said.get("result", said.get("output"))
-    return Step(
-        kind="tool" if span.kind == "tool" else "step", name=name, asked=asked, gave=gave, error=span.error_type
+        turn = _model_turn(payload.get("response"))
+        return TrajectoryStep(kind="model", name="turn", output=turn, error=span.error_type)
+    return TrajectoryStep(
+        kind="tool" if span.kind == "tool" else "step",
+        name=span.name.removeprefix("execute_tool "),
+        input=payload.get("arguments", payload.get("input")),
+        output=payload.get("result", payload.get("output")),
+        error=span.error_type,
     )
 
 
-def _turn(response: Any) -> Any:
-    """What a model said: texts, and calls with their arguments, without what is new in every response."""
+def _model_turn(response: Any) -> Any:
+    """A model's texts and tool calls, without ids, times and usage, which differ between any two responses."""
     turn: list[Any] = []
     for part in response if isinstance(response, list) else ():
         match part:
             case {"part_kind": "tool-call", "tool_name": str(name)}:
-                arguments = part.get("args")
-                turn.append({"call": name, "arguments": _parsed(arguments)})
+                turn.append({"call": name, "arguments": _parse_arguments(part.get("args"))})
             case {"part_kind": "text", "content": str(text)}:
                 turn.append(text)
     return turn or None
 
 
-def _parsed(arguments: Any) -> Any:
+def _parse_arguments(arguments: Any) -> Any:
     if not isinstance(arguments, str):
         return arguments
     try:
@@ -199,15 +218,15 @@ def _parsed(arguments: Any) -> Any:
 
 
 def _without_ids(value: Any) -> Any:
-    """Without ids and times, which differ between any two runs."""
+    """A JSON value without ids and times, which differ between any two runs."""
     if isinstance(value, dict):
         return {
-            name: _without_ids(each)
-            for name, each in value.items()
+            name: _without_ids(item)
+            for name, item in value.items()
             if not name.endswith(("_id", "_at")) and name not in ("digest", "claim")
         }
-    return [_without_ids(each) for each in value] if isinstance(value, list) else value
+    return [_without_ids(item) for item in value] if isinstance(value, list) else value
 
 
-def _json(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""What a new case may expect: what the set's cases expect already, since an agent is asked for nothing else."""
+"""Checks of a new case's expectations against those of the eval set's other cases."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -10,32 +10,39 @@ from handrail.kernel.errors import BadInput
 from .model import EvalSet
 
 
-def check_expectations(loaded: EvalSet, expect: Mapping[str, JsonValue], where: str, written: str) -> None:
-    """Raises BadInput, `where` at its head, for a field or a kind of value that no case of the set has.
+def check_expectations(eval_set: EvalSet, expect: Mapping[str, JsonValue], where: str, example: str) -> None:
+    """Checks that every expected field, and its type of value, occurs in some case of the eval set.
 
-    `written` is how a field is written there, with `{name}` and `{value}` in their places.
+    The agent's output has no other fields or types, so no answer could meet such a case.
 
-    A case that expects what the agent is never asked for, or a value of another type, could not be met.
+    Args:
+        eval_set: The eval set.
+        expect: The expectations of the new case.
+        where: The start of an error message.
+        example: How a person writes a field, with the placeholders `{name}` and `{value}`.
+
+    Raises:
+        BadInput: A field or type is new.
     """
-    fields: dict[str, set[str]] = {}
-    for case in loaded.cases:
+    types: dict[str, set[str]] = {}
+    for case in eval_set.cases:
         for name, value in case.expect.items():
-            fields.setdefault(name, set()).add(_kind(value))
+            types.setdefault(name, set()).add(_type_name(value))
     for name, value in expect.items():
-        if name not in fields:
-            near = get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"they expect {', '.join(sorted(fields))}"
-            raise BadInput(f"{where}: no case of {loaded.name} expects {name!r}; {hint}")
-        usual = fields[name] - {_kind(None)}
-        if value is not None and usual and _kind(value) not in usual:
-            quoted = written.format(name=name, value=f'"{value}"')
-            quotes = f"; write it in quotes, {quoted}" if usual == {"text"} else ""
+        if name not in types:
+            near = get_close_matches(name, types, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"its cases expect {', '.join(sorted(types))}"
+            raise BadInput(f"{where}: no case of {eval_set.name} expects {name!r}; {hint}")
+        known_types = types[name] - {_type_name(None)}
+        if value is not None and known_types and _type_name(value) not in known_types:
+            quoted_example = example.format(name=name, value=f'"{value}"')
+            quotes = f"; write it in quotes, {quoted_example}" if known_types == {"text"} else ""
             raise BadInput(
-                f"{where}: {name} is {_kind(value)} here, and {' or '.join(sorted(usual))} in the cases of "
-                f"{loaded.name}, so no answer could match both{quotes}"
+                f"{where}: {name} is {_type_name(value)} here but {' or '.join(sorted(known_types))} in the other "
+                f"cases of {eval_set.name}, so no answer could match both{quotes}"
             )
 
 
-def _kind(value: JsonValue) -> str:
+def _type_name(value: JsonValue) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
     return "nothing" if value is None else names.get(type(value), "a mapping")

@@ -1,4 +1,4 @@
-"""A set grows by what production showed: a run that a person judged becomes a frozen case."""
+"""Turns a production run with feedback into a frozen case of the agent's eval set."""
 
 import asyncio
 import datetime as dt
@@ -10,188 +10,211 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from handrail.evals.eval_set.file_lock import changing
-from handrail.evals.eval_set.model import (
-    Case,
-    Difference,
-    EvalSet,
-    Frozen,
-    changes_since,
+from handrail.evals.eval_set.file_lock import exclusive_edit
+from handrail.evals.eval_set.lock import (
+    EvalSetDiff,
+    FreezeResult,
     check_frozen,
-    checked_reason,
+    diff_from_lock,
     freeze,
-    load_set,
     lock_path,
+    validate_reason,
 )
+from handrail.evals.eval_set.model import Case, EvalSet, load_eval_set
 from handrail.evals.eval_set.validation import check_expectations
-from handrail.evals.eval_set.yaml_writer import append_case
-from handrail.evals.tenant import TENANT
+from handrail.evals.eval_set.yaml_writer import append_cases
+from handrail.evals.spec import EVALS_TENANT, EvalSpec
 from handrail.kernel.errors import BadInput
-from handrail.review.feedback import Verdict, used_in_case, verdicts_of
-from handrail.runs.agent import GovernedAgent
+from handrail.review.feedback import Feedback, load_feedback, mark_used_in_case
 from handrail.runs.runtime import Runtime
-from handrail.runs.store.runs import load_input, load_run
+from handrail.runs.store.queries import load_input, load_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A run of production, and what a person says its answer should have been. `asked` is its input, as JSON.
+class ReviewedRun:
+    """A production run and what a person says its answer should have been.
 
-    `right` is whether the run's own answer was; None where nobody said.
+    `input` is the run's input as JSON. `right` says whether the run's own answer was right; None without feedback.
     """
 
     run_id: str
-    asked: Any
+    input: Any
     right: bool | None
-    should: Mapping[str, JsonValue]
+    expected: Mapping[str, JsonValue]
     by: str
-    on: dt.date
+    reviewed_on: dt.date
     note: str | None = None
 
     @property
     def source(self) -> str:
+        """The `source` of the case that the run becomes."""
         verb = {None: "judged", True: "marked right", False: "marked wrong"}[self.right]
-        said = f"production run {self.run_id}, {verb} by {self.by} on {self.on}" + (
-            f": {self.note}" if self.note else ""
-        )
-        return " ".join(said.split())
+        note = f": {self.note}" if self.note else ""
+        return " ".join(f"production run {self.run_id}, {verb} by {self.by} on {self.reviewed_on}{note}".split())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grown:
-    """A case that was added, and the set as it was frozen with it."""
+class AddedCase:
+    """A case that was added to an eval set, and the result of freezing it."""
 
     case: Case
-    frozen: Frozen
+    frozen: FreezeResult
 
 
 async def add_case(
     runtime: Runtime,
-    agent: GovernedAgent[Any, Any],
+    spec: EvalSpec[Any, Any],
     run_id: str,
     *,
     why: str,
     by: str,
-    should: Mapping[str, JsonValue] | None = None,
+    expected: Mapping[str, JsonValue] | None = None,
     case_id: str | None = None,
-) -> Grown:
-    """Makes a run the newest case of the agent's set and freezes the set, with `why` in its history.
+) -> AddedCase:
+    """Adds a run of the agent to its eval set as a case, and freezes the eval set.
 
-    What is right comes from the run's newest verdict, or from `should` as `by` says it where that names nothing. The
-    case is written to the YAML first, then the lock, then the verdict is told its case: a crash between leaves a case
-    that is not frozen or a verdict that does not know its case, and the same call again completes it.
+    The case is written to the YAML first, then the lock, then the feedback is marked as used. So a crash can leave a
+    case that is not frozen, or feedback without its case; calling this again completes the work.
 
-    Raises NotFound for no such run, and BadInput where the set is not frozen otherwise, the run is a case already, or
-    no case can be made of it; then nothing was changed.
+    Args:
+        runtime: Where the run is stored.
+        spec: The eval spec of the agent.
+        run_id: A production run of the agent.
+        why: The reason for the change, kept in the lock's history.
+        by: Who adds the case.
+        expected: The fields of the right answer; only needed when the run's newest feedback does not have them.
+        case_id: The id of the case; derived from the run's id when None.
+
+    Returns:
+        The case and the result of freezing the eval set.
+
+    Raises:
+        NotFound: There is no such run.
+        BadInput: The eval set has other changes that are not frozen, the run is already a case, or it cannot become
+            one; nothing was changed then.
     """
-    if agent.trials is None:
-        raise BadInput(f"agent {agent.name} has no eval set; pass `trials=Trials(cases=..., observe=...)` to govern()")
-    path, today = agent.trials.cases, runtime.clock.now().date()
-    reason = checked_reason(path, why)
-    judged, verdict = await _judged(runtime, agent.name, run_id, should or {}, by)
-    # On a thread, since it may have to wait for others.
-    grown = await asyncio.to_thread(_grow, path, judged, verdict, reason, today, case_id)
-    if verdict is not None:
-        await runtime.database.write(used_in_case(verdict.verdict_id, grown.case.id))
-    return grown
+    path, today = spec.cases, runtime.clock.now().date()
+    reason = validate_reason(path, why)
+    run, feedback = await _load_reviewed_run(runtime, spec.name, run_id, expected or {}, by)
+    # In a thread, since it may have to wait for other processes that edit the eval set.
+    added = await asyncio.to_thread(_add_and_freeze, path, run, feedback, reason, today, case_id)
+    if feedback is not None:
+        await runtime.database.write(mark_used_in_case(feedback.feedback_id, added.case.id))
+    return added
 
 
-def _grow(
-    path: Path, judged: Judged, verdict: Verdict | None, reason: str, today: dt.date, case_id: str | None
-) -> Grown:
-    begun = f"production run {judged.run_id},"
-    with changing(path):
-        loaded = load_set(path)
-        there = next((case for case in loaded.cases if case.source.startswith(begun)), None)
-        if there is None:
-            check_frozen(loaded, lock_path(path))
-            case = case_from_run(loaded, judged, today, case_id=case_id)
-            append_case(path, case)
-        else:
-            case = _to_complete(loaded, path, there, judged, verdict)
-        return Grown(case=case, frozen=freeze(path, reason, today))
+def case_from_run(eval_set: EvalSet, run: ReviewedRun, today: dt.date, *, case_id: str | None = None) -> Case:
+    """Makes a case for this eval set from a run.
 
+    Args:
+        eval_set: The eval set.
+        run: The run and the right answer.
+        today: The date of the case.
+        case_id: The id of the case; the end of the run's id when None.
 
-def case_from_run(loaded: EvalSet, judged: Judged, today: dt.date, *, case_id: str | None = None) -> Case:
-    """The case that a run makes in this set; without `case_id` it is called by the end of the run's id.
-
-    Raises BadInput where the run's input is not text, `should` names nothing, or a field or a kind of value that the
-    set's cases do not expect, and where `case_id` is taken or no name.
+    Raises:
+        BadInput: The input is not a text, the right answer is missing or has fields or types that no case of the eval
+            set expects, or `case_id` is taken or not valid.
     """
-    if not isinstance(judged.asked, str):
-        raise BadInput(f"run {judged.run_id}: its input is not text only, and a case's is; write the case by hand")
-    taken = {case.id for case in loaded.cases}
-    if case_id in taken:
-        raise BadInput(f"case id {case_id}: taken in {loaded.name}; give another with --id")
-    _check_expectations(loaded, judged)
+    if not isinstance(run.input, str):
+        raise BadInput(f"run {run.run_id}: its input is not plain text, which a case needs; write the case by hand")
+    used = {case.id for case in eval_set.cases}
+    if case_id in used:
+        raise BadInput(f"case id {case_id}: already used in {eval_set.name}; give another with --id")
+    _check_expected(eval_set, run)
     try:
         return Case(
-            id=_free_id(judged.run_id, taken) if case_id is None else case_id,
-            input=judged.asked,
-            expect=dict(judged.should),
-            source=judged.source,
+            id=_unused_id(run.run_id, used) if case_id is None else case_id,
+            input=run.input,
+            expect=dict(run.expected),
+            source=run.source,
             date=today,
             tags=("production",),
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise BadInput(f"run {judged.run_id} makes no case: {field}: {first['msg']}; correct it") from error
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise BadInput(f"run {run.run_id} cannot become a case: {field}: {problem['msg']}; correct it") from error
 
 
-async def _judged(
-    runtime: Runtime, agent: str, run_id: str, should: Mapping[str, JsonValue], by: str
-) -> tuple[Judged, Verdict | None]:
+def _add_and_freeze(
+    path: Path, run: ReviewedRun, feedback: Feedback | None, reason: str, today: dt.date, case_id: str | None
+) -> AddedCase:
+    source_start = f"production run {run.run_id},"
+    with exclusive_edit(path):
+        eval_set = load_eval_set(path)
+        existing = next((case for case in eval_set.cases if case.source.startswith(source_start)), None)
+        if existing is None:
+            check_frozen(eval_set, lock_path(path))
+            case = case_from_run(eval_set, run, today, case_id=case_id)
+            append_cases(path, case)
+        else:
+            case = _finish_interrupted(eval_set, path, existing, run, feedback)
+        return AddedCase(case=case, frozen=freeze(path, reason, today))
+
+
+async def _load_reviewed_run(
+    runtime: Runtime, agent: str, run_id: str, expected: Mapping[str, JsonValue], by: str
+) -> tuple[ReviewedRun, Feedback | None]:
     now = runtime.clock.now()
-    run = await runtime.database.read(lambda conn: load_run(conn, run_id, now))
-    if run.agent != agent or run.tenant == TENANT:
-        what = "a trial of an eval set" if run.tenant == TENANT else f"of agent {run.agent}"
-        raise BadInput(f"run {run.run_id} is {what}; name a run of {agent} in production")
-    asked = await runtime.database.read(lambda conn: load_input(conn, run.run_id))
-    verdicts = await runtime.database.read(lambda conn: verdicts_of(conn, run.run_id))
-    newest = max(verdicts, key=lambda each: (each.at, each.verdict_id), default=None)
+    run = await runtime.database.read(load_run(run_id, now))
+    if run.agent != agent or run.tenant == EVALS_TENANT:
+        description = "a trial of an eval set" if run.tenant == EVALS_TENANT else f"of agent {run.agent}"
+        raise BadInput(f"run {run.run_id} is {description}; name a production run of {agent}")
+    run_input = await runtime.database.read(load_input(run.run_id))
+    all_feedback = await runtime.database.read(load_feedback(run.run_id))
+    newest = max(all_feedback, key=lambda feedback: (feedback.at, feedback.feedback_id), default=None)
     if newest is None:
-        return Judged(run_id=run.run_id, asked=asked, right=None, should=should, by=by, on=now.date()), None
-    if newest.should and should and dict(newest.should) != dict(should):
-        raise BadInput(
-            f"run {run.run_id}: {newest.by} said already what it should have been; leave --should out, or mark the run "
-            "anew with `handrail runs mark`"
+        reviewed = ReviewedRun(
+            run_id=run.run_id, input=run_input, right=None, expected=expected, by=by, reviewed_on=now.date()
         )
-    judged = Judged(
+        return reviewed, None
+    if newest.expected and expected and dict(newest.expected) != dict(expected):
+        raise BadInput(
+            f"run {run.run_id}: {newest.by} already said what it should have been; leave --expected out, or give new "
+            "feedback with `handrail runs feedback`"
+        )
+    reviewed = ReviewedRun(
         run_id=run.run_id,
-        asked=asked,
+        input=run_input,
         right=newest.right,
-        should=newest.should or should,
+        expected=newest.expected or expected,
         by=newest.by,
-        on=newest.at.date(),
+        reviewed_on=newest.at.date(),
         note=newest.note,
     )
-    return judged, newest
+    return reviewed, newest
 
 
-def _to_complete(loaded: EvalSet, path: Path, there: Case, judged: Judged, verdict: Verdict | None) -> Case:
-    """The run's case in a set where an earlier call was cut short. Raises BadInput where none was."""
-    known = BadInput(f"run {judged.run_id} is case {there.id} of {loaded.name} already; change that case by hand")
-    if changes_since(loaded, lock_path(path)) != Difference(added=(there.id,)):
-        check_frozen(loaded, lock_path(path))
-        if verdict is None or verdict.case_id == there.id:
-            raise known
-    others = loaded.model_copy(update={"cases": tuple(case for case in loaded.cases if case is not there)})
-    again = judged if verdict else replace(judged, on=there.date)
-    if case_from_run(others, again, there.date, case_id=there.id).content_hash != there.content_hash:
-        raise known
-    return there
+def _finish_interrupted(
+    eval_set: EvalSet, path: Path, existing: Case, run: ReviewedRun, feedback: Feedback | None
+) -> Case:
+    """The run's existing case, if an earlier call was interrupted. Raises BadInput if that call had finished."""
+    already_added = BadInput(
+        f"run {run.run_id} is already case {existing.id} of {eval_set.name}; change that case by hand"
+    )
+    if diff_from_lock(eval_set, lock_path(path)) != EvalSetDiff(added=(existing.id,)):
+        check_frozen(eval_set, lock_path(path))
+        if feedback is None or feedback.case_id == existing.id:
+            raise already_added
+    # It is the interrupted call's case only if this call would make the same one.
+    others = eval_set.model_copy(update={"cases": tuple(case for case in eval_set.cases if case is not existing)})
+    same_run = run if feedback else replace(run, reviewed_on=existing.date)
+    if case_from_run(others, same_run, existing.date, case_id=existing.id).content_hash != existing.content_hash:
+        raise already_added
+    return existing
 
 
-def _check_expectations(loaded: EvalSet, judged: Judged) -> None:
-    if not judged.should:
+def _check_expected(eval_set: EvalSet, run: ReviewedRun) -> None:
+    if not run.expected:
+        fields = ", ".join(sorted({name for case in eval_set.cases for name in case.expect}))
         raise BadInput(
-            f"run {judged.run_id}: nobody said yet what it should have been; give --should FIELD=VALUE for what counts "
-            f"of {', '.join(sorted({name for case in loaded.cases for name in case.expect}))}"
+            f"run {run.run_id}: nobody has said yet what it should have been; give --expected FIELD=VALUE, with fields "
+            f"of {fields}"
         )
-    check_expectations(loaded, judged.should, "should", "--should '{name}={value}'")
+    check_expectations(eval_set, run.expected, "expected", "--expected '{name}={value}'")
 
 
-def _free_id(run_id: str, taken: set[str]) -> str:
+def _unused_id(run_id: str, used: set[str]) -> str:
     first = f"run-{run_id[-8:]}"
-    return next(name for name in (first if n == 1 else f"{first}-{n}" for n in count(1)) if name not in taken)
+    return next(name for name in (first if n == 1 else f"{first}-{n}" for n in count(1)) if name not in used)

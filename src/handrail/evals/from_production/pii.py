@@ -1,10 +1,10 @@
-"""The built-in redaction of what people wrote, for sets where the operator named none of their own.
+"""The built-in redaction of personal data, used where the operator has configured none.
 
-It finds e-mail addresses; card numbers of 13 to 19 digits that pass the Luhn check; IBANs that pass the check of ISO
-7064; and telephone numbers that begin with +, 00 or 0, or are written as 555-123-4567 or (555) 123-4567. Digits of
-other scripts count as digits. It does not find names, postal addresses, dates of birth, passwords, numbers of passports
-and of customers, telephone numbers without their first digits, or anything that is spelled out or in a picture: a
-person has to read what it leaves.
+It finds e-mail addresses; card numbers of 13 to 19 digits that pass the Luhn check; IBANs that pass the ISO 7064 check;
+and telephone numbers that start with +, 00 or 0, or are written as 555-123-4567 or (555) 123-4567. Digits of other
+scripts count as digits. It does not find names, postal addresses, dates of birth, passwords, passport or customer
+numbers, telephone numbers without a prefix, or anything that is spelled out or in a picture. So a person has to read
+the result.
 """
 
 import re
@@ -27,47 +27,55 @@ _DATE = re.compile(r"\d{1,2}[./-]\d{1,2}[./-](?:\d{2}|\d{4})(?:\D.*)?")
 
 
 def redact_text(text: str) -> tuple[str, Mapping[str, int]]:
-    """The text with a mark such as `[e-mail]` in place of each find, and how many there were of each kind."""
-    found: Counter[str] = Counter()
+    """Replaces personal data by marks such as `[e-mail]`.
 
-    def marked(pattern: re.Pattern[str], mark: str, confirmed: Callable[[str], int], text: str) -> str:
+    Returns:
+        The redacted text, and how many marks of each kind it has.
+    """
+    counts: Counter[str] = Counter()
+
+    def replace(pattern: re.Pattern[str], mark: str, valid_length: Callable[[str], int], text: str) -> str:
         pieces, end = [], 0
-        # Digits of other scripts as the usual ones, one character for one, so that places stay the same.
-        for match in pattern.finditer("".join(map(_digit, text))):
-            if length := confirmed(match[0]):
+        # Digits of other scripts are mapped to ASCII one character for one, so that positions stay the same.
+        for match in pattern.finditer("".join(map(_to_ascii_digit, text))):
+            if length := valid_length(match[0]):
                 pieces += [text[end : match.start()], f"[{mark}]"]
                 end = match.start() + length
-                found[mark] += 1
+                counts[mark] += 1
         return "".join([*pieces, text[end:]])
 
-    text = marked(_EMAIL, "e-mail", len, text)
-    text = marked(_IBAN, "IBAN", _iban, text)
-    text = marked(_CARD, "card", _card, text)
-    text = marked(_PHONE, "phone", _phone, text)
-    return text, dict(found)
+    text = replace(_EMAIL, "e-mail", len, text)
+    text = replace(_IBAN, "IBAN", _iban_length, text)
+    text = replace(_CARD, "card", _card_length, text)
+    text = replace(_PHONE, "phone", _phone_length, text)
+    return text, dict(counts)
 
 
-def _digit(character: str) -> str:
+def _to_ascii_digit(character: str) -> str:
     value = unicodedata.decimal(character, None)
     return character if value is None else str(value)
 
 
-def _card(number: str) -> int:
-    """The length of a card number; 0 for what is none."""
-    digits = [int(each) for each in number if each.isdigit()]
-    doubled = [sum(divmod(2 * each, 10)) if place % 2 else each for place, each in enumerate(reversed(digits))]
-    return len(number) if sum(doubled) % 10 == 0 and any(digits) else 0
+def _card_length(number: str) -> int:
+    """The length of a card number, by the Luhn check; 0 if it is not one."""
+    digits = [int(char) for char in number if char.isdigit()]
+    # From the right, every second digit counts twice, as the sum of its digits.
+    weighted = [sum(divmod(2 * digit, 10)) if index % 2 else digit for index, digit in enumerate(reversed(digits))]
+    return len(number) if sum(weighted) % 10 == 0 and any(digits) else 0
 
 
-def _iban(number: str) -> int:
-    """The length of the IBAN at the beginning, before words that only look like a part of it; 0 where there is none."""
-    ends = [len(number), *(place for place in range(len(number) - 1, 14, -1) if number[place] == " ")]
-    return next((end for end in ends if _checks(number[:end].replace(" ", "").upper())), 0)
+def _iban_length(number: str) -> int:
+    """The length of the IBAN at the start, which words that look like part of it may follow; 0 if there is none."""
+    ends = [len(number), *(index for index in range(len(number) - 1, 14, -1) if number[index] == " ")]
+    return next((end for end in ends if _is_iban(number[:end].replace(" ", "").upper())), 0)
 
 
-def _checks(joined: str) -> bool:
-    return 15 <= len(joined) <= 34 and int("".join(str(int(each, 36)) for each in joined[4:] + joined[:4])) % 97 == 1
+def _is_iban(compact: str) -> bool:
+    # ISO 7064, MOD 97-10: country and check digits moved to the end, letters as numbers from 10 (A) to 35 (Z).
+    if not 15 <= len(compact) <= 34:
+        return False
+    return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1
 
 
-def _phone(number: str) -> int:
+def _phone_length(number: str) -> int:
     return 0 if _DATE.fullmatch(number) else len(number)

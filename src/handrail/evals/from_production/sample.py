@@ -1,6 +1,7 @@
-"""Candidates for a set, drawn from what production was asked: at random with a seed, evenly over strata, redacted.
+"""Candidates for an eval set, sampled from the inputs of production runs: stratified, seeded and redacted.
 
-A candidate has no expectation yet. People complete it, blind to what the agent said, and `take` adds it to the set.
+A candidate has no expectation yet. People fill it in without seeing what the agent answered, and `accept_candidates`
+adds it to the eval set.
 """
 
 import datetime as dt
@@ -12,151 +13,181 @@ from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Connection
 
-from handrail.evals.eval_set.lint import plain
-from handrail.evals.eval_set.model import EvalSet, load_set
-from handrail.evals.tenant import TENANT
+from handrail.evals.eval_set.lint import normalise_input
+from handrail.evals.eval_set.model import EvalSet, load_eval_set
+from handrail.evals.spec import EVALS_TENANT, EvalSpec
+from handrail.kernel.db.operation import operation
 from handrail.kernel.errors import BadInput
-from handrail.runs.agent import GovernedAgent
 from handrail.runs.runtime import Runtime
-from handrail.runs.store.runs import RunView, list_runs, load_input
+from handrail.runs.store.queries import RunView, list_runs, load_input
 from handrail.traces.model import Span
 from handrail.traces.recorder.redaction import Redact
 
 from .pii import redact_text
 
 Stratum = Literal["path", "outcome", "tenant", "none"]
-WITHHELD = "withheld by the redaction"
-_PAGE = 1_000
+WITHHELD_REASON = "withheld by the redaction"
+_PAGE_SIZE = 1_000
 
-Clean: TypeAlias = Callable[[str], tuple[str | None, Mapping[str, int]]]
-"""A text without what must not be kept (None where nothing of it may be), and how many of each kind were found."""
+Redactor: TypeAlias = Callable[[str], tuple[str | None, Mapping[str, int]]]
+"""Removes personal data from a text: returns the text (None when none of it may be kept) and counts by kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A production run's input that may become a case.
+    """The input of a production run, which may become a case.
 
-    `of` runs of its stratum were there and `drawn` of them were taken, so its chance to be drawn was `drawn / of`.
+    Of the `stratum_runs` runs in its stratum, `stratum_sampled` were sampled: its probability of being sampled is their
+    ratio.
     """
 
     run_id: str
     input: str
     stratum: str
-    drawn: int
-    of: int
-    on: dt.date
+    stratum_sampled: int
+    stratum_runs: int
+    sampled_on: dt.date
 
     @property
     def source(self) -> str:
-        return f"production run {self.run_id}, drawn on {self.on} ({self.stratum}: {self.drawn} of {self.of})"
+        """The `source` of the case that it becomes."""
+        share = f"{self.stratum}: {self.stratum_sampled} of {self.stratum_runs}"
+        return f"production run {self.run_id}, drawn on {self.sampled_on} ({share})"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """Candidates and where they came from: the runs looked at, those that could not be cases by reason, the finds."""
+class CandidateSample:
+    """A sample of candidates.
+
+    `runs` is how many runs were considered, `left_out` how many could not become cases, by reason, and `redacted` how
+    many pieces of personal data were removed, by kind. `redaction` names what removed them.
+    """
 
     candidates: tuple[Candidate, ...]
-    looked_at: int
+    runs: int
     left_out: Mapping[str, int]
     redacted: Mapping[str, int]
     redaction: str
 
 
 def allot(sizes: Mapping[str, int], n: int) -> dict[str, int]:
-    """How many of `n` to take from each stratum: as evenly as their sizes allow, so that rare ones are seen."""
-    taken: dict[str, int] = {}
+    """How many of `n` to take from each stratum: as equal as their sizes allow, so that rare ones are represented."""
+    counts: dict[str, int] = {}
     left = n
-    for place, name in enumerate(sorted(sizes, key=lambda each: (sizes[each], each))):
-        # What the small ones cannot give is shared by those that come after them.
-        taken[name] = min(sizes[name], left // (len(sizes) - place))
-        left -= taken[name]
-    return taken
+    # From the smallest: what it cannot supply is shared by the larger ones after it.
+    for index, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
+        counts[name] = min(sizes[name], left // (len(sizes) - index))
+        left -= counts[name]
+    return counts
 
 
 def stratified(strata: Mapping[str, Sequence[str]], n: int, seed: int) -> dict[str, list[str]]:
-    """`n` ids over the strata, at random within each; the same ids in any order give the same draw for a seed."""
+    """Samples `n` ids over the strata, at random within each.
+
+    Args:
+        strata: The ids of each stratum; their order makes no difference.
+        n: How many to sample.
+        seed: The same seed gives the same sample.
+    """
     counts = allot({name: len(ids) for name, ids in strata.items()}, n)
-    rng = random.Random(seed)  # noqa: S311 - a draw that can be repeated, not a secret
+    rng = random.Random(seed)  # noqa: S311 - for sampling, not for security
     return {name: sorted(rng.sample(sorted(strata[name]), counts[name])) for name in sorted(strata) if counts[name]}
 
 
-async def draw(
+async def sample_candidates(
     runtime: Runtime,
-    agent: GovernedAgent[Any, Any],
+    spec: EvalSpec[Any, Any],
     *,
     n: int,
     seed: int,
     stratify: Stratum = "path",
     newest: int = 10_000,
-) -> Drawn:
-    """`n` candidates from the agent's `newest` runs of production.
+) -> CandidateSample:
+    """Samples candidates from the agent's production runs.
 
-    Left out are runs that have not ended, whose input is not text, that are cases already, and inputs that were asked
-    before. Texts go through the operator's own redaction (`redact` in handrail.toml), else the built-in one. Raises
-    BadInput for an agent without a set, fewer candidates than one, and where no run is left to draw from.
+    Left out are runs that have not ended, inputs that are not text, and inputs that are already a case or occurred
+    before. Texts go through the operator's own redaction (`redact` in handrail.toml), or else the built-in one.
+
+    Args:
+        runtime: Where the runs are stored.
+        spec: The eval spec of the agent.
+        n: How many candidates to sample.
+        seed: The same seed gives the same sample of the same runs.
+        stratify: What the sample is spread equally over.
+        newest: How many of the newest runs to sample from.
+
+    Raises:
+        BadInput: `n` is below 1, or none of the runs can become a case.
     """
-    if agent.trials is None:
-        raise BadInput(f"agent {agent.name} has no eval set; pass `trials=Trials(cases=..., observe=...)` to govern()")
     if n < 1:
-        raise BadInput(f"n: {n}; at least one candidate")
-    loaded, now = load_set(agent.trials.cases), runtime.clock.now()
-    runs = await runtime.database.read(lambda conn: _production(conn, agent.name, now, newest))
-    texts = await runtime.database.read(lambda conn: {run.run_id: load_input(conn, run.run_id) for run in runs})
-    strata, left_out = _sorted_out(runs, texts, loaded, stratify)
+        raise BadInput(f"n: {n}; sample at least one candidate")
+    eval_set, now = load_eval_set(spec.cases), runtime.clock.now()
+    runs = await runtime.database.read(_production_runs(spec.name, now, newest))
+    texts = await runtime.database.read(lambda conn: {run.run_id: load_input(run.run_id)(conn) for run in runs})
+    strata, left_out = _group(runs, texts, eval_set, stratify)
     if not strata:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items()) or "there are none yet"
-        raise BadInput(f"agent {agent.name}: none of its newest runs can become a case ({reasons})")
-    own = runtime.settings.redact
-    clean: Clean = redact_text if own is None else _operators(runtime.telemetry.redact)
-    candidates: list[Candidate] = []
-    redacted: Counter[str] = Counter()
-    for stratum, ids in stratified(strata, n, seed).items():
-        for run_id in ids:
-            text, found = clean(texts[run_id])
-            redacted.update(found)
-            if text is None or not text.strip():
-                left_out[WITHHELD] += 1
-                continue
-            drawn, of = len(ids), len(strata[stratum])
-            made = Candidate(run_id=run_id, input=text, stratum=stratum, drawn=drawn, of=of, on=now.date())
-            candidates.append(made)
-    return Drawn(
+        raise BadInput(f"agent {spec.name}: none of its newest runs can become a case ({reasons})")
+    redaction = runtime.settings.redact
+    redact_input: Redactor = redact_text if redaction is None else _adapt_redaction(runtime.telemetry.redact)
+    sampled = stratified(strata, n, seed)
+    redacted, candidates = Counter[str](), list[Candidate]()
+    for stratum, run_id in ((stratum, run_id) for stratum, ids in sampled.items() for run_id in ids):
+        text, removed = redact_input(texts[run_id])
+        redacted.update(removed)
+        if text is None or not text.strip():
+            left_out[WITHHELD_REASON] += 1
+            continue
+        drawn, of = len(sampled[stratum]), len(strata[stratum])
+        candidates.append(
+            Candidate(
+                run_id=run_id,
+                input=text,
+                stratum=stratum,
+                stratum_sampled=drawn,
+                stratum_runs=of,
+                sampled_on=now.date(),
+            )
+        )
+    return CandidateSample(
         candidates=tuple(candidates),
-        looked_at=len(runs),
+        runs=len(runs),
         left_out=left_out,
         redacted=redacted,
-        redaction=own or "built-in",
+        redaction=redaction or "built-in",
     )
 
 
-def _production(conn: Connection, agent: str, now: dt.datetime, newest: int) -> list[RunView]:
-    found: list[RunView] = []
+@operation
+def _production_runs(conn: Connection, agent: str, now: dt.datetime, newest: int) -> list[RunView]:
+    runs: list[RunView] = []
     before: str | None = None
-    while len(found) < newest:
-        page = list_runs(conn, now, tenant=None, agent=agent, limit=_PAGE, before=before)
+    while len(runs) < newest:
+        page = list_runs(now, tenant=None, agent=agent, limit=_PAGE_SIZE, before=before)(conn)
         if not page:
             break
-        found += [run for run in page if run.tenant != TENANT]
+        runs += [run for run in page if run.tenant != EVALS_TENANT]
         before = page[-1].run_id
-    return found[:newest]
+    return runs[:newest]
 
 
-def _sorted_out(
-    runs: Sequence[RunView], texts: Mapping[str, Any], loaded: EvalSet, stratify: Stratum
+def _group(
+    runs: Sequence[RunView], texts: Mapping[str, Any], eval_set: EvalSet, stratify: Stratum
 ) -> tuple[dict[str, list[str]], Counter[str]]:
+    """The ids of the runs that can become cases, by stratum, and how many cannot, by reason."""
     strata: dict[str, list[str]] = defaultdict(list)
     left_out: Counter[str] = Counter()
-    asked_before = {plain(case.input) for case in loaded.cases}
-    for run in sorted(runs, key=lambda each: each.run_id):
+    known = {normalise_input(case.input) for case in eval_set.cases}
+    for run in sorted(runs, key=lambda run: run.run_id):
         text = texts[run.run_id]
         if not isinstance(text, str) or not text.strip():
             left_out["no text"] += 1
         elif run.ended_at is None:
             left_out["not ended"] += 1
-        elif plain(text) in asked_before:
+        elif normalise_input(text) in known:
             left_out["asked before, or a case already"] += 1
         else:
-            asked_before.add(plain(text))
+            known.add(normalise_input(text))
             strata[_stratum(run, stratify)].append(run.run_id)
     return dict(strata), left_out
 
@@ -173,14 +204,16 @@ def _stratum(run: RunView, stratify: Stratum) -> str:
             return "all"
 
 
-def _operators(redact: Redact) -> Clean:
-    def clean(text: str) -> tuple[str | None, Mapping[str, int]]:
+def _adapt_redaction(redact: Redact) -> Redactor:
+    """The operator's redaction for a text, which is passed to it as the payload of a span."""
+
+    def redact_input(text: str) -> tuple[str | None, Mapping[str, int]]:
         span = Span(
             trace_id="",
             span_id="",
             parent_id=None,
             kind="agent",
-            name="eval draw",
+            name="eval sample",
             start_ns=0,
             end_ns=0,
             tenant="",
@@ -192,4 +225,4 @@ def _operators(redact: Redact) -> Clean:
         kept = (redact(span).payload or {}).get("input")
         return (kept, {} if kept == text else {"changed": 1}) if isinstance(kept, str) else (None, {"withheld": 1})
 
-    return clean
+    return redact_input

@@ -1,1 +1,1 @@
-"""The gate: whether a change passes, and how many trials it takes to tell."""
+"""The gate: whether a change passes, and how many trials that takes."""

@@ -1,7 +1,14 @@
-"""The gate's rule: whether a candidate's trials, beside the baseline's on the same cases, let it pass.
+"""The gate's decision rule: whether a candidate passes, given its trials and the baseline's on the same cases.
 
-A candidate is looked at after some trials of all cases. `compared` says what is known by then, `sequential_rule`
-decides where that is enough, and `plain_rule` decides at the last look, so that no drop above the margin ever passes.
+The rule is a group-sequential test. A candidate is looked at after some trials of every case (an interim look):
+`interim_stats` estimates the drop of the score and its standard error, and `sequential_rule` decides where the estimate
+is clear. Otherwise more trials follow. At the last look `plain_rule` decides by the estimate alone, so that a measured
+drop above the margin never passes.
+
+Both sides have the same cases, so the drop is estimated from the differences within cases (a paired comparison), which
+takes the spread between easy and hard cases out of its error (Miller, "Adding Error Bars to Evals", 2024). Looking
+several times raises the chance of a wrong verdict above that of a single test at the same Z. No boundary corrects for
+that here: `trial_plan` simulates the rule with its looks and chooses those that keep the false blocks below 5%.
 """
 
 import itertools
@@ -16,32 +23,35 @@ from typing import Any, Literal, TypeAlias
 from handrail.kernel.errors import BadInput
 
 MARGIN = Fraction(3, 100)
-"""The most that a score may fall, as an absolute share: 3 points."""
+"""The default margin, as an absolute share: the score may drop by 3 points."""
 Z = 2
-"""Standard errors to either side of a drop: about 95%."""
+"""Standard errors to either side of a drop, which is about 95% confidence."""
 
-_SMALL = 100
-_SEEN = NormalDist().inv_cdf(0.8)
-_DIGITS = 1_000_000
+_SMALL_SET = 100
+# A drop of this many standard errors above the margin is blocked four times in five (a power of 80%).
+_POWER_Z = NormalDist().inv_cdf(0.8)
+_DENOMINATOR_LIMIT = 1_000_000
 
-Sides: TypeAlias = Mapping[str, Sequence[Fraction]]
-"""A case's id to the values of its trials, each 0 to 1."""
+CaseValues: TypeAlias = Mapping[str, Sequence[Fraction]]
+"""The values of a case's trials, each from 0 to 1, by the case's id."""
 Margin: TypeAlias = Callable[[Fraction], Fraction]
-"""The most that a score may fall, as an absolute share, by the baseline's score."""
+"""How far a score may drop, as an absolute share, given the baseline's score."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What is known after some trials. Shares are exact, 0 to 1; `drop` is negative where the score rose.
+class InterimStats:
+    """What the trials so far show. Shares are exact, from 0 to 1; `drop` is negative where the score rose.
 
-    `error` is the drop's standard error that the rule goes by: within the cases, which are the same on both sides, or
-    over the population of cases that these were drawn from (`population_error`) where one side has a single trial of
-    some case. None where a single case leaves nothing to reckon with. `flip` is the chance that two trials of a case
-    by the same agent differ, measured on both sides; None where no case has two of one side. `trials` and
-    `baseline_trials` count those of one case, the most there are.
+    There are two standard errors of the drop. `error` is the one that the rule uses. With two or more trials of every
+    case on both sides, it is the error within the cases: how much the drop would vary if the same cases were run again.
+    With a single trial of some case, that cannot be estimated, and it is `population_error`: how much the drop would
+    vary with other cases drawn from the same population. Both are None for a single case.
 
-    `newly_failing` and `newly_passing` are the ids, sorted, of the cases that did better than half before and worse
-    than half now, and the other way round.
+    `flip` is the chance that two trials of a case by the same agent differ, estimated on both sides; None where no case
+    has two trials on one side. `trials` and `baseline_trials` are the trials of one case, the most that there are.
+
+    `newly_failing` and `newly_passing` are the ids, sorted, of the cases whose value fell from above a half to below
+    it, and the other way round.
     """
 
     baseline: Fraction
@@ -58,23 +68,25 @@ class Look:
 
     @property
     def error(self) -> float | None:
+        """The standard error of the drop that the rule uses."""
         return None if self.variance is None else math.sqrt(self.variance)
 
     @property
     def population_error(self) -> float | None:
+        """The standard error of the drop over the population of cases."""
         return None if self.population_variance is None else math.sqrt(self.population_variance)
 
-    def detectable(self, margin: Fraction) -> float | None:
-        """The smallest true drop that the gate blocks four times in five after these trials; None without flips."""
+    def detectable_drop(self, margin: Fraction) -> float | None:
+        """The smallest true drop that is blocked four times in five after these trials; None without a flip rate."""
         if self.flip is None:
             return None
         within = float(self.flip) / 2 * (1 / self.trials + 1 / self.baseline_trials) / self.cases
-        return float(margin) + _SEEN * math.sqrt(within)
+        return float(margin) + _POWER_Z * math.sqrt(within)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateVerdict(Look):
-    """What the gate said and why; `measure` names what was compared, where that is not the whole score."""
+class GateVerdict(InterimStats):
+    """Whether a change passes, and why; `measure` names what was compared where that is not the whole score."""
 
     passed: bool
     margin: Fraction
@@ -82,8 +94,8 @@ class GateVerdict(Look):
     measure: str = ""
 
     def __str__(self) -> str:
-        said = [self._movement(), self._certainty(), "passed" if self.passed else "blocked"]
-        text = f"{', '.join(said[:2]) if said[1] else said[0]}; {said[2]}"
+        estimate = ", ".join(part for part in (self._movement(), self._certainty()) if part)
+        text = f"{estimate}; {'passed' if self.passed else 'blocked'}"
         if self.decided_by == "plain rule":
             text += (
                 f", decided by the plain rule ({'up to' if self.passed else 'more than'} {_plain(self.margin)} points)"
@@ -105,51 +117,54 @@ class GateVerdict(Look):
         if self.decided_by == "plain rule":
             return f"95% sure it is between {low:.1f} and {high:.1f}"
         if self.error == 0:
-            return "alike in every trial"
+            return "the same in every trial"
         if self.passed:
             return f"95% sure {'it' if self.drop > 0 else 'any drop'} is less than {_below(high, self.margin):.1f}"
         return f"95% sure it is more than {low:.1f}"
 
     def _warning(self) -> str:
-        if self.cases >= _SMALL:
+        if self.cases >= _SMALL_SET:
             return ""
-        seen = self.detectable(self.margin)
-        if seen is None:
-            return f"; a set of {self.cases} cannot see small drops, since one case is {100 / self.cases:.1f} points"
-        return f"; a set of {self.cases} sees drops of {100 * seen:.1f} points or more, smaller ones by luck"
+        smallest = self.detectable_drop(self.margin)
+        if smallest is None:
+            points = f"{100 / self.cases:.1f} points"
+            return f"; a set of {self.cases} cases cannot detect small drops, since one case is {points}"
+        return f"; a set of {self.cases} cases detects drops of {100 * smallest:.1f} points four times in five"
 
 
-def absolute(share: Fraction) -> Margin:
-    """A margin in points: the same whatever the baseline's score."""
+def absolute_margin(share: Fraction) -> Margin:
+    """A margin in points, the same for every baseline."""
     return lambda _baseline: share
 
 
-def relative(share: Fraction) -> Margin:
+def relative_margin(share: Fraction) -> Margin:
     """A margin as a share of the baseline's score."""
     return lambda baseline: share * baseline
 
 
-def values_of(trials: Iterable[tuple[str, float]]) -> dict[str, list[Fraction]]:
-    """The values of each case's trials, from (case id, value) for every trial; exact to six digits."""
-    found: defaultdict[str, list[Fraction]] = defaultdict(list)
+def values_by_case(trials: Iterable[tuple[str, float]]) -> dict[str, list[Fraction]]:
+    """The values of each case's trials, from the (case id, value) of every trial; exact to six digits."""
+    values: defaultdict[str, list[Fraction]] = defaultdict(list)
     for case_id, value in trials:
-        found[case_id].append(Fraction(value).limit_denominator(_DIGITS))
-    return dict(found)
+        values[case_id].append(Fraction(value).limit_denominator(_DENOMINATOR_LIMIT))
+    return dict(values)
 
 
-def compared(baseline: Sides, candidate: Sides) -> Look:
-    """What the trials of both sides say. Raises BadInput where they are not of the same cases, or of none."""
+def interim_stats(baseline: CaseValues, candidate: CaseValues) -> InterimStats:
+    """Compares the trials of both sides. Raises BadInput if they do not have the same cases, or have none."""
     if baseline.keys() != candidate.keys():
-        apart = ", ".join(sorted(baseline.keys() ^ candidate.keys())[:5])
-        raise BadInput(f"gate: the two sides were not tried on the same cases ({apart}); set a baseline on this set")
+        unshared = ", ".join(sorted(baseline.keys() ^ candidate.keys())[:5])
+        raise BadInput(
+            f"gate: baseline and candidate do not have the same cases ({unshared}); create a baseline on this set"
+        )
     if not baseline:
         raise BadInput("gate: there are no cases to compare; add some to the set")
     old, new = ({case: _mean(values) for case, values in side.items()} for side in (baseline, candidate))
     drops = [old[case] - new[case] for case in old]
     population = None if len(drops) < 2 else _variance(drops) / len(drops)
-    within = _within(baseline, candidate)
+    within = _variance_within(baseline, candidate)
     half = Fraction(1, 2)
-    return Look(
+    return InterimStats(
         baseline=_mean(list(old.values())),
         candidate=_mean(list(new.values())),
         drop=_mean(drops),
@@ -164,63 +179,72 @@ def compared(baseline: Sides, candidate: Sides) -> Look:
     )
 
 
-def deflated(look: Look, j: float, j_error: float) -> Look:
-    """The look at the truth behind a judge's scores, which a judge of `j` = TPR + TNR - 1 shrinks.
+def correct_for_judge(stats: InterimStats, j: float, j_error: float) -> InterimStats:
+    """The same statistics with the drop that people would have measured, in place of the judge's.
 
-    The true drop is the measured one divided by `j` (Rogan and Gladen 1978); its variance grows by j's own standard
-    error (the delta method).
+    A judge that misses some failures and imagines others shrinks every drop by the factor J = TPR + TNR - 1 (Youden
+    1950), so the true drop is the measured one divided by J (Rogan and Gladen 1978). J is an estimate itself: its
+    standard error adds to the variance of the quotient (the delta method).
+
+    Args:
+        stats: What the judge's scores show.
+        j: The judge's J, from 0 (exclusive) to 1.
+        j_error: The standard error of `j`.
     """
-    share, uncertain = Fraction(j), Fraction(j_error) ** 2
-    drop = look.drop / share
+    exact_j, j_variance = Fraction(j), Fraction(j_error) ** 2
+    drop = stats.drop / exact_j
 
-    def grown(variance: Fraction | None) -> Fraction | None:
-        return None if variance is None else (variance + drop**2 * uncertain) / share**2
+    def corrected(variance: Fraction | None) -> Fraction | None:
+        return None if variance is None else (variance + drop**2 * j_variance) / exact_j**2
 
     return replace(
-        look,
+        stats,
         drop=drop,
-        variance=grown(look.variance),
-        population_variance=grown(look.population_variance),
+        variance=corrected(stats.variance),
+        population_variance=corrected(stats.population_variance),
     )
 
 
-def sequential_rule(look: Look, margin: Fraction = MARGIN, measure: str = "") -> GateVerdict | None:
-    """Passes when drop + Z errors lie below `margin`, blocks when the drop exceeds it and drop - Z errors lie above 0.
+def sequential_rule(stats: InterimStats, margin: Fraction = MARGIN, measure: str = "") -> GateVerdict | None:
+    """The verdict where the trials so far are clear, or None where more are needed.
 
-    None where that is not known yet: look again after more trials. Decided in exact arithmetic.
+    It passes where the drop is below `margin` by more than Z standard errors: a drop beyond the margin is unlikely. It
+    blocks where the drop exceeds `margin` and is above 0 by more than Z standard errors: that the score did not drop at
+    all is unlikely. Squares are compared, so that the arithmetic stays exact.
     """
-    if look.variance is None:
+    if stats.variance is None:
         return None
-    spread = Z**2 * look.variance
-    room, fallen = margin - look.drop, look.drop
-    if room > 0 and room**2 > spread:
-        return _verdict(look, passed=True, margin=margin, decided_by="sequential rule", measure=measure)
-    if room < 0 and fallen > 0 and fallen**2 > spread:
-        return _verdict(look, passed=False, margin=margin, decided_by="sequential rule", measure=measure)
+    spread = Z**2 * stats.variance
+    headroom = margin - stats.drop
+    if headroom > 0 and headroom**2 > spread:
+        return _verdict(stats, passed=True, margin=margin, decided_by="sequential rule", measure=measure)
+    if headroom < 0 < stats.drop and stats.drop**2 > spread:
+        return _verdict(stats, passed=False, margin=margin, decided_by="sequential rule", measure=measure)
     return None
 
 
-def plain_rule(look: Look, margin: Fraction = MARGIN, measure: str = "") -> GateVerdict:
-    """Blocks when the mean score per case fell by more than `margin`; a drop of exactly `margin` passes."""
-    return _verdict(look, passed=look.drop <= margin, margin=margin, decided_by="plain rule", measure=measure)
+def plain_rule(stats: InterimStats, margin: Fraction = MARGIN, measure: str = "") -> GateVerdict:
+    """Blocks where the estimated drop exceeds `margin`; a drop of exactly `margin` passes."""
+    return _verdict(stats, passed=stats.drop <= margin, margin=margin, decided_by="plain rule", measure=measure)
 
 
 def flip_rate(cases: Iterable[Sequence[Fraction]]) -> Fraction | None:
-    """The chance that two trials of a case differ, the mean over the cases with two or more; None where none has.
+    """The chance that two trials of a case differ, averaged over the cases with two or more; None without such a case.
 
-    For right and wrong it is unbiased: twice the sample variance. For other values it is that number, which says the
-    same of the spread.
+    Of a case that passes with probability p, two trials differ with probability 2p(1 - p), which is twice the variance
+    of a trial; so twice the sample variance estimates it without bias. For values other than 0 and 1 the same
+    number measures their spread.
     """
     spread = [2 * _variance(values) for values in cases if len(values) > 1]
     return _mean(spread) if spread else None
 
 
-def _verdict(look: Look, **decided: Any) -> GateVerdict:
-    return GateVerdict(**{each.name: getattr(look, each.name) for each in fields(Look)}, **decided)
+def _verdict(stats: InterimStats, **decision: Any) -> GateVerdict:
+    return GateVerdict(**{field.name: getattr(stats, field.name) for field in fields(InterimStats)}, **decision)
 
 
-def _within(baseline: Sides, candidate: Sides) -> Fraction | None:
-    """The variance of the mean drop from trial to trial, the cases being given; None where a case has one trial."""
+def _variance_within(baseline: CaseValues, candidate: CaseValues) -> Fraction | None:
+    """The variance of the mean drop over repetitions on the same cases; None where a case has a single trial."""
     sides = [values for side in (baseline, candidate) for values in side.values()]
     if any(len(values) < 2 for values in sides):
         return None
@@ -243,12 +267,12 @@ def _plain(share: Fraction) -> str:
 
 
 def _below(high: float, margin: Fraction) -> float:
-    """`high`, in points, rounded down where rounding would carry it to the margin that it lies below."""
+    """`high`, in points, rounded down where rounding up would reach the margin that it is below."""
     return math.floor(high * 10) / 10 if round(high, 1) >= 100 * float(margin) else high
 
 
 def _points(drop: Fraction, margin: Fraction) -> str:
-    """A drop in points, with as many digits as it takes to tell it from a margin that it is not."""
+    """A drop in points, with as many digits as it takes to tell it from the margin."""
     for digits in itertools.count(1):
         if drop == margin or round(100 * drop, digits) != round(100 * margin, digits):
             return f"{float(100 * drop):.{digits}f}"

@@ -1,7 +1,8 @@
-"""What the gate compares: the whole score; and where a judge has a part in it, what it may not decide by itself.
+"""What the gate compares: the whole score, and further measures where a judge takes part in it.
 
-A trusted judge's own score counts once more, with the drop that it shrinks made whole again. A distrusted one may
-block, but the score has to hold without it too.
+A judge is a classifier with errors of its own, measured against people's labels. Of a trusted judge, its own score is
+compared once more, with the drop corrected for those errors: they make a drop look smaller than it is. A judge that is
+not trusted may block a change, but cannot pass it: the score without that judge has to hold too.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,19 +10,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from handrail.evals.labels.calibration import Interval
-from handrail.evals.labels.sampling import judges_of, measured
+from handrail.evals.labels.sampling import judges_in, measure_judge
 from handrail.evals.scorers.llm_judge import Judge
-from handrail.evals.scorers.score import Verdict
+from handrail.evals.scorers.score import TrialScore
+from handrail.evals.spec import EvalSpec
 from handrail.evals.store.eval_runs import Trial
-from handrail.runs.agent import Trials
 from handrail.runs.runtime import Runtime
 
-from .decision_rule import GateVerdict, Look, Margin, Sides, compared, deflated, plain_rule, sequential_rule, values_of
+from .decision_rule import (
+    CaseValues,
+    GateVerdict,
+    InterimStats,
+    Margin,
+    correct_for_judge,
+    interim_stats,
+    plain_rule,
+    sequential_rule,
+    values_by_case,
+)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number, 0 to 1, that a trial has, or None; `j` is how much of a drop in it a judge lets through."""
+    """A value from 0 to 1 of each trial, or None; `j` is the J (TPR + TNR - 1) of the judge that gave it."""
 
     name: str
     value: Callable[[Trial], float | None]
@@ -30,9 +41,10 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """The measures that a change has to hold by, the whole score first; `distrusted` has the reasons, by judge.
+    """The measures that a change has to pass, the whole score first.
 
-    `judge_alone` says that nothing scores the trials but distrusted judges.
+    `distrusted` has the reasons why a judge is not trusted, by the judge's name. `judge_alone` is true if nothing but
+    such judges scores the trials.
     """
 
     measures: tuple[Measure, ...]
@@ -40,82 +52,110 @@ class Measures:
     judge_alone: bool
 
 
-async def measures_of(
-    runtime: Runtime, agent: str, spec: Trials[Any, Any], before: Sequence[Trial], hashes: Mapping[str, str]
+async def load_measures(
+    runtime: Runtime, spec: EvalSpec[Any, Any], baseline: Sequence[Trial], hashes: Mapping[str, str]
 ) -> Measures:
-    """What a change has to hold by, with the judges as far as people's labels let them be trusted."""
+    """The measures for this spec, which depend on what people's labels say of its judges.
+
+    Args:
+        runtime: Where the labels are stored.
+        spec: What the candidate is evaluated by.
+        baseline: The baseline's trials.
+        hashes: The hash of each of the spec's scorers, by name.
+    """
     whole = Measure("", lambda trial: trial.value)
     trusted: list[Measure] = []
     distrusted: dict[str, tuple[str, ...]] = {}
-    judges = judges_of(spec)
+    judges = judges_in(spec)
     for judge in judges:
-        calibration, reasons = await measured(runtime, agent, judge, hashes[judge.name])
+        calibration, reasons = await measure_judge(runtime, spec.name, judge, hashes[judge.name])
         if reasons:
             distrusted[judge.name] = reasons
         elif calibration is not None:
-            trusted.append(Measure(f"by judge {judge.name}: score", _of_judge(judge), calibration.j))
+            trusted.append(Measure(f"by judge {judge.name}: score", _value_by(judge), calibration.j))
     if not distrusted:
         return Measures(measures=(whole, *trusted), distrusted={}, judge_alone=False)
-    without = Measure(
-        "without distrusted judges: score", _without([each for each in judges if each.name in distrusted])
-    )
-    alone = all(without.value(trial) is None for trial in before if trial.error is None)
-    rest = () if alone else (without,)
-    return Measures(measures=(whole, *trusted, *rest), distrusted=distrusted, judge_alone=alone)
+    value_without = _value_without([judge for judge in judges if judge.name in distrusted])
+    judge_alone = all(value_without(trial) is None for trial in baseline if trial.error is None)
+    rest = () if judge_alone else (Measure("without distrusted judges: score", value_without),)
+    return Measures(measures=(whole, *trusted, *rest), distrusted=distrusted, judge_alone=judge_alone)
 
 
-def early(
-    before: Sequence[Trial], now: Sequence[Trial], measures: Sequence[Measure], margin: Margin
+def interim_verdict(
+    baseline: Sequence[Trial], candidate: Sequence[Trial], measures: Sequence[Measure], margin: Margin
 ) -> GateVerdict | None:
-    """A block as soon as one measure blocks, a pass once all pass; None where more trials are needed."""
-    found = []
+    """The verdict after an interim look: a block as soon as one measure blocks, a pass once all pass.
+
+    Args:
+        baseline: The baseline's trials.
+        candidate: The candidate's trials so far.
+        measures: What is compared, the whole score first.
+        margin: How far a score may drop.
+
+    Returns:
+        The verdict; None if more trials are needed.
+    """
+    verdicts = []
     for measure in measures:
-        look = _look(before, now, measure)
-        found.append(sequential_rule(look, margin(look.baseline), measure.name))
-    return _first_block(each for each in found if each) or (found[0] if all(found) else None)
+        stats = _stats(baseline, candidate, measure)
+        verdicts.append(sequential_rule(stats, margin(stats.baseline), measure.name))
+    return _first_block(verdict for verdict in verdicts if verdict) or (verdicts[0] if all(verdicts) else None)
 
 
-def final(before: Sequence[Trial], now: Sequence[Trial], measures: Sequence[Measure], margin: Margin) -> GateVerdict:
-    """The verdict of the last look: the plain rule decides where the sequential one does not."""
-    found = []
+def final_verdict(
+    baseline: Sequence[Trial], candidate: Sequence[Trial], measures: Sequence[Measure], margin: Margin
+) -> GateVerdict:
+    """The verdict after the last look: if the sequential rule leaves it open, the plain rule decides.
+
+    Args:
+        baseline: The baseline's trials.
+        candidate: All of the candidate's trials.
+        measures: What is compared, the whole score first.
+        margin: How far a score may drop.
+    """
+    verdicts = []
     for measure in measures:
-        look = _look(before, now, measure)
-        allowed = margin(look.baseline)
-        found.append(sequential_rule(look, allowed, measure.name) or plain_rule(look, allowed, measure.name))
-    return _first_block(found) or found[0]
+        stats = _stats(baseline, candidate, measure)
+        allowed = margin(stats.baseline)
+        verdicts.append(sequential_rule(stats, allowed, measure.name) or plain_rule(stats, allowed, measure.name))
+    return _first_block(verdicts) or verdicts[0]
 
 
-def _first_block(found: Iterable[GateVerdict]) -> GateVerdict | None:
-    return next((each for each in found if not each.passed), None)
+def _first_block(verdicts: Iterable[GateVerdict]) -> GateVerdict | None:
+    return next((verdict for verdict in verdicts if not verdict.passed), None)
 
 
-def _look(before: Sequence[Trial], now: Sequence[Trial], measure: Measure) -> Look:
-    """Both sides on the cases that the infrastructure left a trial of on each."""
-    old, new = _sides(before, measure), _sides(now, measure)
-    both = old.keys() & new.keys()
-    look = compared(*({case: values for case, values in side.items() if case in both} for side in (old, new)))
-    return look if measure.j is None else deflated(look, measure.j.estimate, measure.j.error)
+def _stats(baseline: Sequence[Trial], candidate: Sequence[Trial], measure: Measure) -> InterimStats:
+    """Compares both sides on their shared cases; trials that the infrastructure failed are left out."""
+    old, new = _values(baseline, measure), _values(candidate, measure)
+    shared = old.keys() & new.keys()
+    stats = interim_stats(*({case: values for case, values in side.items() if case in shared} for side in (old, new)))
+    return stats if measure.j is None else correct_for_judge(stats, measure.j.estimate, measure.j.error)
 
 
-def _sides(trials: Sequence[Trial], measure: Measure) -> Sides:
-    pairs = ((each.case_id, measure.value(each)) for each in trials if each.error is None)
-    return values_of((case_id, value) for case_id, value in pairs if value is not None)
+def _values(trials: Sequence[Trial], measure: Measure) -> CaseValues:
+    pairs = ((trial.case_id, measure.value(trial)) for trial in trials if trial.error is None)
+    return values_by_case((case_id, value) for case_id, value in pairs if value is not None)
 
 
-def _of_judge(judge: Judge) -> Callable[[Trial], float | None]:
+def _value_by(judge: Judge) -> Callable[[Trial], float | None]:
+    """The value of a trial by this judge alone."""
+
     def value(trial: Trial) -> float | None:
-        passed = judge.verdict(trial.verdict.fields)
+        passed = judge.passed(trial.score.fields)
         return None if passed is None else float(passed)
 
     return value
 
 
-def _without(judges: Sequence[Judge]) -> Callable[[Trial], float | None]:
+def _value_without(judges: Sequence[Judge]) -> Callable[[Trial], float | None]:
+    """The value of a trial without the fields of these judges; None where nothing else scored it."""
+
     def value(trial: Trial) -> float | None:
         prefixes = tuple(f"{judge.name}/" for judge in judges)
-        fields = {name: held for name, held in trial.verdict.fields.items() if not name.startswith(prefixes)}
-        if not fields and not trial.verdict.scores:
+        fields = {name: held for name, held in trial.score.fields.items() if not name.startswith(prefixes)}
+        if not fields and not trial.score.scores:
             return None
-        return Verdict(fields, trial.verdict.scores).value
+        return TrialScore(fields, trial.score.scores).value
 
     return value

@@ -1,7 +1,6 @@
-"""What the gate said, for a terminal, a pull request, a CI system and programs.
+"""Reports of the gate's verdict: Markdown for a pull request, JUnit XML for CI, JSON for programs, and a chart.
 
-Whatever users and models wrote stands in it as text: in Markdown every mark is escaped, in XML every character that
-may not be there is shown as a symbol.
+What users and models wrote appears in them as plain text: in Markdown, every character that could be markup is escaped.
 """
 
 import re
@@ -10,181 +9,186 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as Xml
 
 from handrail.evals.eval_set.model import Case, EvalSet
-from handrail.evals.mismatches import what_differed
+from handrail.evals.junit import JUnitSuite, JUnitTest, junit_document
+from handrail.evals.mismatches import describe_mismatches
 from handrail.evals.store.eval_runs import Trial
 from handrail.kernel.errors import BadInput, MissingExtra
 from handrail.kernel.text import sanitize
 
 from .decision_rule import GateVerdict
-from .gate import Gated
+from .gate import GateResult
 
-_SHOWN = 20
-_LONGEST = 300
-_BAR = 40
-_PLAIN = re.compile("[^a-zA-Z0-9 ,;\u00a0-\uffff]")
+_MAX_CASES = 20
+_MAX_TEXT = 300
+_BAR_WIDTH = 40
+_MARKDOWN_UNSAFE = re.compile("[^a-zA-Z0-9 ,;\u00a0-\uffff]")
 
 
 @dataclass(frozen=True)
-class Moved:
-    """A case whose score moved: before and after are the mean values of its trials, `run_id` is one that shows it."""
+class CaseChange:
+    """A case whose score changed, from and to the mean value of its trials; `run_id` is a run that shows why."""
 
     case_id: str
     before: float
     after: float
-    differed: str
+    mismatch: str
     run_id: str
 
 
-def failing(gated: Gated, loaded: EvalSet) -> list[Moved]:
-    """The newly failing cases, furthest fallen first; of a block without any, the cases that lost most."""
-    moved = [each for each in _moved(gated, loaded) if each.after < each.before]
-    newly = [each for each in moved if each.case_id in gated.verdict.newly_failing]
-    found = newly or ([] if gated.verdict.passed else moved)
-    return sorted(found, key=lambda each: (each.after - each.before, each.case_id))[:_SHOWN]
+def failing_cases(result: GateResult, eval_set: EvalSet) -> list[CaseChange]:
+    """The newly failing cases, the largest drop first; of a block without any, the cases that dropped most."""
+    dropped = [change for change in _changes(result, eval_set) if change.after < change.before]
+    newly = [change for change in dropped if change.case_id in result.verdict.newly_failing]
+    shown = newly or ([] if result.verdict.passed else dropped)
+    return sorted(shown, key=lambda change: (change.after - change.before, change.case_id))[:_MAX_CASES]
 
 
-def passing(gated: Gated, loaded: EvalSet) -> list[Moved]:
-    """The newly passing cases; what differed is what was wrong before."""
-    return [each for each in _moved(gated, loaded) if each.case_id in gated.verdict.newly_passing][:_SHOWN]
+def passing_cases(result: GateResult, eval_set: EvalSet) -> list[CaseChange]:
+    """The newly passing cases; the mismatch is what was wrong before."""
+    changes = _changes(result, eval_set)
+    return [change for change in changes if change.case_id in result.verdict.newly_passing][:_MAX_CASES]
 
 
-def says(verdict: GateVerdict) -> str:
-    """The verdict in words, as a sentence."""
+def verdict_sentence(verdict: GateVerdict) -> str:
+    """The verdict as a sentence."""
     text = str(verdict)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def as_json(gated: Gated) -> dict[str, Any]:
-    """The verdict in numbers and in words, both fingerprints, the plan and the report."""
-    numbers = {
-        name: float(each) if isinstance(each, Fraction) else each for name, each in asdict(gated.verdict).items()
-    }
-    errors = {"error": gated.verdict.error, "population_error": gated.verdict.population_error}
+def to_json(result: GateResult) -> dict[str, Any]:
+    """The result for programs: the verdict in numbers and in words, both fingerprints, the plan and the report."""
+    verdict = result.verdict
+    numbers = {name: float(value) if isinstance(value, Fraction) else value for name, value in asdict(verdict).items()}
+    errors = {"error": verdict.error, "population_error": verdict.population_error}
     return {
-        "verdict": {**numbers, **errors, "detectable": gated.verdict.detectable(gated.verdict.margin)},
-        "says": str(gated.verdict),
-        "baseline": gated.baseline,
-        "agent_hash": gated.agent_hash,
-        "plan": gated.plan,
-        "distrusted": gated.distrusted,
-        "report": gated.report,
+        "verdict": {**numbers, **errors, "detectable": verdict.detectable_drop(verdict.margin)},
+        "summary": str(verdict),
+        "baseline": result.baseline,
+        "agent_hash": result.agent_hash,
+        "plan": result.plan,
+        "distrusted": result.distrusted,
+        "report": result.report,
     }
 
 
-def markdown(gated: Gated, loaded: EvalSet, picture: Path | None = None, apart: Sequence[str] = ()) -> str:
-    """A summary for a pull request: the verdict, the scores as bars, what moved, `apart`, what was compared."""
-    verdict = gated.verdict
+def to_markdown(
+    result: GateResult, eval_set: EvalSet, chart: Path | None = None, comparison: Sequence[str] = ()
+) -> str:
+    """A summary for a pull request.
+
+    Args:
+        result: What the gate decided.
+        eval_set: The set that it ran on.
+        chart: A picture of the scores, to link; without it they are bars of text.
+        comparison: Lines of Markdown about what changed, placed below the cases.
+    """
+    verdict = result.verdict
     lines = [
-        f"## {'Passed' if verdict.passed else 'Blocked'}: {_text(gated.report.agent)}",
+        f"## {'Passed' if verdict.passed else 'Blocked'}: {_escape(result.report.agent)}",
         "",
-        _text(says(verdict)),
+        _escape(verdict_sentence(verdict)),
         "",
     ]
-    lines += [f"![scores](<{picture}>)", ""] if picture else ["```", *bars(verdict), "```", ""]
-    lines += _rows("Newly failing" if verdict.newly_failing else "Lost most", failing(gated, loaded))
-    lines += _rows("Newly passing", passing(gated, loaded))
-    lines += apart
-    for name, reasons in gated.distrusted.items():
-        lines += [_text(f"Judge {name} is not trusted, and passes nothing by itself: {'; '.join(reasons)}."), ""]
-    for number in facts(gated):
-        lines.append(f"- {_text(number)}")
+    lines += [f"![scores](<{chart}>)", ""] if chart else ["```", *score_bars(verdict), "```", ""]
+    lines += _table("Newly failing" if verdict.newly_failing else "Largest drops", failing_cases(result, eval_set))
+    lines += _table("Newly passing", passing_cases(result, eval_set))
+    lines += comparison
+    for name, reasons in result.distrusted.items():
+        text = f"Judge {name} is not trusted, so it cannot pass a change by itself: {'; '.join(reasons)}."
+        lines += [_escape(text), ""]
+    lines += [f"- {_escape(fact)}" for fact in comparison_facts(result)]
     return "\n".join(lines) + "\n"
 
 
-def facts(gated: Gated) -> list[str]:
-    """What was compared, in lines."""
-    base, verdict = gated.baseline, gated.verdict
-    same = ", the same as the baseline's" if gated.agent_hash == base.agent_hash else ""
-    made = f"{base.at:%Y-%m-%d}, by {base.by}"
-    found = [
-        f"Baseline: agent {short(base.agent_hash)}, {_trials(base.trials)}, {made}",
-        f"Candidate: agent {short(gated.agent_hash)}{same}, {_trials(verdict.trials)}",
-        f"Set {short(base.set_hash)}, {verdict.cases} cases; eval run {gated.report.eval_run_id}",
+def comparison_facts(result: GateResult) -> list[str]:
+    """What was compared with what, one line each."""
+    baseline, verdict = result.baseline, result.verdict
+    same = ", the same as the baseline's" if result.agent_hash == baseline.agent_hash else ""
+    created = f"{baseline.at:%Y-%m-%d}, by {baseline.by}"
+    facts = [
+        f"Baseline: agent {short_hash(baseline.agent_hash)}, {_trials(baseline.trials)}, {created}",
+        f"Candidate: agent {short_hash(result.agent_hash)}{same}, {_trials(verdict.trials)}",
+        f"Set {short_hash(baseline.set_hash)}, {verdict.cases} cases; eval run {result.report.eval_run_id}",
     ]
     if verdict.population_error is not None:
         low, high = (100 * (float(verdict.drop) + sign * 2 * verdict.population_error) for sign in (-1, 1))
-        found.append(f"For cases like these and not these alone, the drop lies between {low:.1f} and {high:.1f} points")
-    if gated.report.errors:
-        found.append(f"{len(gated.report.errors)} trials left out: their model could not be asked")
-    if gated.plan is not None:
-        found.append(str(gated.plan))
-    return found
+        facts.append(
+            f"Over all cases of this kind, not only these, the drop is between {low:.1f} and {high:.1f} points"
+        )
+    if result.report.errors:
+        facts.append(f"{len(result.report.errors)} trials left out: their model was not available")
+    if result.plan is not None:
+        facts.append(str(result.plan))
+    return facts
 
 
-def bars(verdict: GateVerdict) -> list[str]:
+def score_bars(verdict: GateVerdict) -> list[str]:
     """Both scores as bars of text."""
-    sides = {"baseline": float(verdict.baseline), "candidate": float(verdict.candidate)}
+    scores = {"baseline": float(verdict.baseline), "candidate": float(verdict.candidate)}
+    filled = {name: round(_BAR_WIDTH * score) for name, score in scores.items()}
     return [
-        f"{name:<9} {'█' * round(_BAR * share)}{'░' * (_BAR - round(_BAR * share))} {100 * share:.1f}%"
-        for name, share in sides.items()
+        f"{name:<9} {'█' * filled[name]}{'░' * (_BAR_WIDTH - filled[name])} {100 * score:.1f}%"
+        for name, score in scores.items()
     ]
 
 
-def junit(gated: Gated, loaded: EvalSet) -> str:
-    """JUnit XML: a test for the gate itself, and one for each case, which fails where it is newly failing."""
-    verdict = gated.verdict
-    broken = {each.case_id: each for each in failing(gated, loaded) if each.case_id in verdict.newly_failing}
-    times = {each.case_id: each.duration_ns / 1e9 for each in gated.report.trials}
-    suite = Xml.Element(
-        "testsuite",
-        name=f"handrail eval gate {gated.report.agent}",
-        tests=str(1 + len(loaded.cases)),
-        failures=str((not verdict.passed) + len(verdict.newly_failing)),
-    )
-    gate = Xml.SubElement(suite, "testcase", classname=gated.report.agent, name="gate")
-    if not verdict.passed:
-        Xml.SubElement(gate, "failure", message=_xml(says(verdict)))
-    for case in loaded.cases:
-        shown = Xml.SubElement(
-            suite, "testcase", classname=gated.report.agent, name=case.id, time=f"{times.get(case.id, 0):.3f}"
-        )
-        if case.id in verdict.newly_failing:
-            told = _xml(broken[case.id].differed) if case.id in broken else ""
-            Xml.SubElement(shown, "failure", message=told or "newly failing")
-    Xml.indent(suite)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(suite, encoding="unicode") + "\n"
+def to_junit(result: GateResult, eval_set: EvalSet) -> str:
+    """JUnit XML: a test for the gate itself, and one for each case, which fails where the case is newly failing."""
+    verdict, agent = result.verdict, result.report.agent
+    mismatches = {change.case_id: change.mismatch for change in failing_cases(result, eval_set)}
+    seconds = {trial.case_id: trial.duration_ns / 1e9 for trial in result.report.trials}
+    tests = [JUnitTest(name="gate", seconds=0, failure=None if verdict.passed else verdict_sentence(verdict))]
+    for case in eval_set.cases:
+        newly_failing = case.id in verdict.newly_failing
+        failure = mismatches.get(case.id) or "newly failing" if newly_failing else None
+        tests.append(JUnitTest(name=case.id, seconds=seconds.get(case.id, 0), failure=failure))
+    return junit_document(JUnitSuite(name=f"handrail eval gate {agent}", agent=agent, tests=tests))
 
 
-def draw_chart(gated: Gated, file: Path) -> None:
-    """Both scores as a picture, SVG or PNG by the file's suffix. Raises BadInput for another, MissingExtra."""
+def draw_chart(result: GateResult, file: Path) -> None:
+    """Draws both scores, as SVG or PNG by the file's suffix.
+
+    Raises:
+        BadInput: The file has another suffix.
+        MissingExtra: The packages that draw are not installed.
+    """
     if file.suffix not in (".svg", ".png"):
-        raise BadInput(f"--chart {file}: name a file that ends in .svg or .png")
+        raise BadInput(f"--chart {file}: use a file name that ends in .svg or .png")
     try:
         import altair as alt
         import vl_convert
     except ImportError as error:
         raise MissingExtra("--chart", "server") from error
-    verdict = gated.verdict
+    verdict = result.verdict
+    baseline, candidate = 100 * float(verdict.baseline), 100 * float(verdict.candidate)
     spread = 200 * (verdict.error or 0)
     rows = [
-        {"side": "baseline", "score": 100 * float(verdict.baseline), "low": None, "high": None},
+        {"side": "baseline", "score": baseline, "low": None, "high": None},
         {
             "side": "candidate",
-            "score": 100 * float(verdict.candidate),
-            "low": max(0, 100 * float(verdict.candidate) - spread),
-            "high": min(100, 100 * float(verdict.candidate) + spread),
+            "score": candidate,
+            "low": max(0, candidate - spread),
+            "high": min(100, candidate + spread),
         },
     ]
     side = alt.Y("side:N", title=None)
-    base = alt.Chart({"values": rows}, width=420, height=70, title=says(verdict).partition(";")[0])
+    chart = alt.Chart({"values": rows}, width=420, height=70, title=verdict_sentence(verdict).partition(";")[0])
     colour = alt.value("#2f6f4f" if verdict.passed else "#b3413a")
-    drawn = base.mark_bar(opacity=0.8).encode(
+    bars = chart.mark_bar(opacity=0.8).encode(
         x=alt.X("score:Q", title="score, %", scale=alt.Scale(domain=[0, 100])), y=side, color=colour
-    ) + base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", y=side)
-    spec = drawn.to_dict()
-    found = (
-        vl_convert.vegalite_to_svg(spec).encode()
-        if file.suffix == ".svg"
-        else vl_convert.vegalite_to_png(spec, scale=2)
     )
-    file.write_bytes(found)
+    intervals = chart.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", y=side)
+    spec = (bars + intervals).to_dict()
+    if file.suffix == ".svg":
+        file.write_bytes(vl_convert.vegalite_to_svg(spec).encode())
+    else:
+        file.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
 
 
-def short(fingerprint: str | None) -> str:
-    """A fingerprint as people compare it."""
+def short_hash(fingerprint: str | None) -> str:
+    """The first 12 digits of a fingerprint."""
     return fingerprint[:12] if fingerprint else "unknown (no model was reached)"
 
 
@@ -192,46 +196,41 @@ def _trials(count: int) -> str:
     return f"{count} trial{'' if count == 1 else 's'} of each case"
 
 
-def _moved(gated: Gated, loaded: EvalSet) -> list[Moved]:
-    found = []
-    for case in loaded.cases:
-        old = [each for each in gated.before if each.case_id == case.id and each.error is None]
-        new = [each for each in gated.report.trials if each.case_id == case.id and each.error is None]
+def _changes(result: GateResult, eval_set: EvalSet) -> list[CaseChange]:
+    changes = []
+    for case in eval_set.cases:
+        old = [trial for trial in result.baseline_trials if trial.case_id == case.id and trial.error is None]
+        new = [trial for trial in result.report.trials if trial.case_id == case.id and trial.error is None]
         if not old or not new:
             continue
-        before, after = (sum(each.value for each in side) / len(side) for side in (old, new))
-        worse = min(new if after < before else old, key=lambda each: (each.value, each.trial))
-        found.append(Moved(case.id, before, after, _differed(case, worse), worse.run_id))
-    return found
+        before, after = (sum(trial.value for trial in side) / len(side) for side in (old, new))
+        worst = min(new if after < before else old, key=lambda trial: (trial.value, trial.trial))
+        changes.append(CaseChange(case.id, before, after, _mismatch(case, worst), worst.run_id))
+    return changes
 
 
-def _differed(case: Case, trial: Trial) -> str:
-    """What a trial got wrong: fields of the case as expected and found, others with what their scorer noted."""
-    told = [what_differed(case.expect, trial)] if trial.verdict.fields.keys() <= case.expect.keys() else []
-    for name, held in trial.verdict.fields.items():
-        if not told and not held:
-            told.append(f"{name} {trial.verdict.notes.get(f'{name}: why', '')}".strip())
-    return ", ".join(told)
+def _mismatch(case: Case, trial: Trial) -> str:
+    """What a trial got wrong: the fields that the case expects, or else the first that does not hold and its note."""
+    if trial.score.fields.keys() <= case.expect.keys():
+        return describe_mismatches(case.expect, trial)
+    wrong = (name for name, right in trial.score.fields.items() if not right)
+    return next((f"{name} {trial.score.notes.get(f'{name}: why', '')}".strip() for name in wrong), "")
 
 
-def _rows(title: str, moved: Sequence[Moved]) -> list[str]:
-    if not moved:
+def _table(title: str, changes: Sequence[CaseChange]) -> list[str]:
+    if not changes:
         return []
-    head = [f"### {title}", "", "| case | before | now | what differed | run |", "| --- | --- | --- | --- | --- |"]
+    head = [f"### {title}", "", "| case | before | now | what was wrong | run |", "| --- | --- | --- | --- | --- |"]
     rows = [
-        f"| {_text(each.case_id)} | {100 * each.before:.0f}% | {100 * each.after:.0f}% | "
-        f"<code>{_text(each.differed)}</code> | {_text(each.run_id)} |"
-        for each in moved
+        f"| {_escape(change.case_id)} | {100 * change.before:.0f}% | {100 * change.after:.0f}% | "
+        f"<code>{_escape(change.mismatch)}</code> | {_escape(change.run_id)} |"
+        for change in changes
     ]
     return [*head, *rows, ""]
 
 
-def _text(text: str) -> str:
-    """Any text on one line of Markdown, none of it markup."""
+def _escape(text: str) -> str:
+    """Any text on one line of Markdown, with every character that could be markup as an entity."""
     line = sanitize(" ".join(text.split()))
-    cut = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-    return _PLAIN.sub(lambda match: f"&#{ord(match[0])};" if ord(match[0]) < 128 else match[0], cut)
-
-
-def _xml(text: str) -> str:
-    return sanitize(" ".join(text.split())).encode("utf-8", "replace").decode()
+    cut = line if len(line) <= _MAX_TEXT else line[: _MAX_TEXT - 1] + "…"
+    return _MARKDOWN_UNSAFE.sub(lambda match: f"&#{ord(match[0])};" if ord(match[0]) < 128 else match[0], cut)

@@ -1,35 +1,37 @@
 """The table of the gate's verdicts. Rows are added, never rewritten."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Row, String, Table, Text, select
+from sqlalchemy import Boolean, Column, Connection, Index, String, Table, select
 
 from handrail.evals.gate.decision_rule import GateVerdict
-from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.kernel.db.columns import Packed, Timestamp
+from handrail.kernel.db.operation import Operation, operation
+from handrail.kernel.db.queries import insert_row
+from handrail.kernel.db.rows import from_row, to_row
 from handrail.kernel.db.schema import metadata
 
-gates = Table(
-    "gates",
+gate_verdicts = Table(
+    "gate_verdicts",
     metadata,
     Column("gate_id", String, primary_key=True),
     Column("agent", String, nullable=False),
     Column("baseline_id", String, nullable=False),
     Column("eval_run_id", String, nullable=False),
     Column("passed", Boolean, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("at_ns", BigInteger, nullable=False),
-    Index("ix_gates_agent_at_ns", "agent", "at_ns"),
+    Column("verdict", Packed, nullable=False),
+    Column("decided_at", Timestamp, nullable=False, key="at"),
+    Index("ix_gate_verdicts_agent_decided_at", "agent", "at"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateView:
-    """A verdict of the gate as it was kept: `eval_run_id` is the candidate's."""
+class GateRecord:
+    """A stored verdict; `eval_run_id` is the candidate's."""
 
     gate_id: str
     agent: str
@@ -39,54 +41,24 @@ class GateView:
     at: datetime
 
 
-def add_gate(gate: GateView) -> Callable[[Connection], None]:
-    """An op that keeps a verdict."""
-    row = {
-        "gate_id": gate.gate_id,
-        "agent": gate.agent,
-        "baseline_id": gate.baseline_id,
-        "eval_run_id": gate.eval_run_id,
-        "passed": gate.verdict.passed,
-        "body": _body(gate.verdict),
-        "at_ns": unix_ns(gate.at),
-    }
-
-    def op(conn: Connection) -> None:
-        conn.execute(gates.insert(), row)
-
-    return op
+def add_gate(gate: GateRecord) -> Operation[None]:
+    """An operation that stores a verdict."""
+    row = to_row(gate, gate_verdicts, passed=gate.verdict.passed, verdict=asdict(gate.verdict))
+    return insert_row(gate_verdicts, row)
 
 
-def list_gates(conn: Connection, agent: str, limit: int) -> list[GateView]:
-    """What the gate said of an agent, the newest first."""
-    query = select(gates).where(gates.c.agent == agent).limit(limit)
-    return [_gate(row) for row in conn.execute(query.order_by(gates.c.at_ns.desc(), gates.c.gate_id.desc()))]
+@operation
+def list_gates(conn: Connection, agent: str, limit: int) -> list[GateRecord]:
+    """An agent's verdicts, the newest first."""
+    query = select(gate_verdicts).where(gate_verdicts.c.agent == agent).limit(limit)
+    rows = conn.execute(query.order_by(gate_verdicts.c.at.desc(), gate_verdicts.c.gate_id.desc()))
+    return [from_row(GateRecord, row, verdict=_verdict(row.verdict)) for row in rows]
 
 
 _SHARES = ("baseline", "candidate", "drop", "margin", "variance", "population_variance", "flip")
 
 
-def _body(verdict: GateVerdict) -> str:
-    return json.dumps(asdict(verdict), default=str)
-
-
-def _verdict(passed: bool, body: str) -> GateVerdict:
-    kept = json.loads(body)
-    shares = {name: None if kept.get(name) is None else Fraction(kept[name]) for name in _SHARES}
-    moved = {name: tuple(kept[name]) for name in ("newly_failing", "newly_passing")}
-    return GateVerdict(**{**_BEFORE, **kept, **shares, **moved, "passed": passed})
-
-
-# What a verdict of one trial of each case, which had no more in it, goes by.
-_BEFORE = {"trials": 1, "baseline_trials": 1, "decided_by": "plain rule", "measure": ""}
-
-
-def _gate(row: Row[Any]) -> GateView:
-    return GateView(
-        gate_id=row.gate_id,
-        agent=row.agent,
-        baseline_id=row.baseline_id,
-        eval_run_id=row.eval_run_id,
-        verdict=_verdict(row.passed, row.body),
-        at=from_unix_ns(row.at_ns),
-    )
+def _verdict(stored: Mapping[str, Any]) -> GateVerdict:
+    shares = {name: None if stored[name] is None else Fraction(stored[name]) for name in _SHARES}
+    cases = {name: tuple(stored[name]) for name in ("newly_failing", "newly_passing")}
+    return GateVerdict(**{**stored, **shares, **cases})

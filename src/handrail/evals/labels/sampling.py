@@ -1,7 +1,8 @@
-"""Which trials people look at, in which order, and what their labels say of a judge.
+"""Which trials people label and in which order, and how a judge is measured by their labels.
 
-People see the request, the answer and the rubric, and not what the judge said. A trial is drawn by its place in one
-seeded order of all trials, so a larger share takes in the smaller one, and whatever part is done by now is random too.
+People see the request, the answer and the rubric, but not what the judge decided. All trials are put in one seeded
+random order and labelled from its start. So a larger share contains a smaller one, and at any time the labels so far
+are of a random sample.
 """
 
 import hashlib
@@ -12,113 +13,151 @@ from collections.abc import Sequence
 from typing import Any
 
 from handrail.evals.scorers.llm_judge import Judge
+from handrail.evals.spec import EvalSpec
 from handrail.evals.store.baselines import Baseline
 from handrail.evals.store.eval_runs import Trial, load_eval_run
-from handrail.evals.store.labels import Label, Sample, add_samples, best_labelled, load_labels, load_samples
+from handrail.evals.store.labels import Label, Sample, add_samples, list_labelled_eval_runs, load_labels, load_samples
 from handrail.kernel.errors import BadInput
-from handrail.runs.agent import GovernedAgent, Trials
 from handrail.runs.runtime import Runtime
 
-from .calibration import Calibration, Labelled, calibrate, distrust
+from .calibration import JudgeCalibration, LabelledTrial, calibrate_judge, distrust_reasons
 
-SHARE = 0.2
-"""The share of the trials that people look at."""
-_SECOND_LOOK = 5
-
-
-def judges_of(spec: Trials[Any, Any]) -> tuple[Judge, ...]:
-    """The judges among a set's scorers."""
-    return tuple(each for each in spec.scorers if isinstance(each, Judge))
+DEFAULT_SHARE = 0.2
+"""The share of the trials that people label."""
+_SECOND_LABEL_EVERY = 5
 
 
-def judge_of(agent: GovernedAgent[Any, Any], name: str | None) -> Judge:
-    """The agent's judge, by name where there are several. Raises BadInput."""
-    judges = () if agent.trials is None else judges_of(agent.trials)
-    found = [each for each in judges if name in (None, each.name)]
-    if len(found) == 1:
-        return found[0]
-    named = ", ".join(each.name for each in judges)
+def judges_in(spec: EvalSpec[Any, Any]) -> tuple[Judge, ...]:
+    """The judges among the scorers of an eval spec."""
+    return tuple(scorer for scorer in spec.scorers if isinstance(scorer, Judge))
+
+
+def find_judge(spec: EvalSpec[Any, Any], name: str | None) -> Judge:
+    """The judge of an eval spec, by name where it has several. Raises BadInput."""
+    judges = judges_in(spec)
+    matching = [judge for judge in judges if name in (None, judge.name)]
+    if len(matching) == 1:
+        return matching[0]
     if not judges:
-        raise BadInput(f"agent {agent.name}: its set has no judge to measure; give Trials(scorers=(judge(...), ...))")
-    raise BadInput(f"agent {agent.name}: name one of its judges with --judge ({named})")
+        raise BadInput(f"agent {spec.name}: its EvalSpec has no judge; add one, EvalSpec(scorers=(judge(...), ...))")
+    names = ", ".join(judge.name for judge in judges)
+    raise BadInput(f"agent {spec.name}: choose one of its judges with --judge ({names})")
 
 
-def draw(
-    trials: Sequence[Trial], judge: Judge, *, agent: str, eval_run_id: str, judge_hash: str, share: float = SHARE
+def sample_trials(
+    trials: Sequence[Trial],
+    judge: Judge,
+    *,
+    agent: str,
+    eval_run_id: str,
+    judge_hash: str,
+    share: float = DEFAULT_SHARE,
 ) -> tuple[Sample, ...]:
-    """A random `share` of the trials that the judge scored, in random order, every fifth for two people.
+    """Draws a random share of the trials that a judge scored, in random order, every fifth for two people.
 
-    The seed follows from the eval run and the judge. Raises BadInput where the judge scored none, or for no share.
+    The seed is derived from the eval run and the judge, so the draw is reproducible.
+
+    Args:
+        trials: All trials of the eval run.
+        judge: The judge whose scores are checked.
+        agent: The agent's name.
+        eval_run_id: The eval run.
+        judge_hash: The fingerprint of the judge as it scored these trials.
+        share: The share to draw, above 0 and up to 1.
+
+    Raises:
+        BadInput: The share is out of range, or the judge scored none of the trials.
     """
     if not 0 < share <= 1:
         raise BadInput(f"share {share}: give a share above 0 and up to 1, such as 0.2")
-    scored = [each for each in trials if each.error is None and judge.verdict(each.verdict.fields) is not None]
+    scored = [trial for trial in trials if trial.error is None and judge.passed(trial.score.fields) is not None]
     if not scored:
-        raise BadInput(f"eval run {eval_run_id}: judge {judge.name} scored none of its trials; set a baseline with it")
+        raise BadInput(
+            f"eval run {eval_run_id}: judge {judge.name} scored none of its trials; create a baseline with it"
+        )
     seed = int.from_bytes(hashlib.sha256(f"{eval_run_id} {judge.name}".encode()).digest()[:6], "big")
-    ordered = sorted(scored, key=lambda each: (each.case_id, each.trial))
-    random.Random(seed).shuffle(ordered)  # noqa: S311 - repeatable on purpose
-    taken = ordered[: math.ceil(share * len(ordered))]
+    order = sorted(scored, key=lambda trial: (trial.case_id, trial.trial))
+    random.Random(seed).shuffle(order)  # noqa: S311 - for sampling, not for security
+    drawn = order[: math.ceil(share * len(order))]
     return tuple(
         Sample(
             eval_run_id=eval_run_id,
             judge=judge.name,
-            case_id=each.case_id,
-            trial=each.trial,
+            case_id=trial.case_id,
+            trial=trial.trial,
             agent=agent,
             judge_hash=judge_hash,
             position=position,
-            people=2 if position % _SECOND_LOOK == 0 else 1,
-            probability=len(taken) / len(ordered),
+            people=2 if position % _SECOND_LABEL_EVERY == 0 else 1,
+            probability=len(drawn) / len(order),
             seed=seed,
         )
-        for position, each in enumerate(taken)
+        for position, trial in enumerate(drawn)
     )
 
 
-def next_for(by: str, drawn: Sequence[Sample], labels: Sequence[Label]) -> Sample | None:
-    """The next trial that a person is to look at; None where there is none left for them."""
-    seen: defaultdict[tuple[str, int], list[Label]] = defaultdict(list)
-    for each in labels:
-        seen[each.case_id, each.trial].append(each)
-    for sample in drawn:
-        said = seen[sample.case_id, sample.trial]
-        mine = any(each.by == by for each in said)
-        if not mine and sum(each.right is not None for each in said) < sample.people:
+def next_to_label(by: str, samples: Sequence[Sample], labels: Sequence[Label]) -> Sample | None:
+    """The next trial for a person to label; None when there is none left for them.
+
+    Args:
+        by: The person, as named in their labels.
+        samples: The drawn trials, in order.
+        labels: All labels so far.
+    """
+    by_trial: defaultdict[tuple[str, int], list[Label]] = defaultdict(list)
+    for label in labels:
+        by_trial[label.case_id, label.trial].append(label)
+    for sample in samples:
+        trial_labels = by_trial[sample.case_id, sample.trial]
+        labelled_before = any(label.by == by for label in trial_labels)
+        # A skip counts as no label, so that somebody else is asked for one.
+        if not labelled_before and sum(label.right is not None for label in trial_labels) < sample.people:
             return sample
     return None
 
 
-def with_labels(
+def split_by_labels(
     judge: Judge, trials: Sequence[Trial], labels: Sequence[Label]
-) -> tuple[list[Labelled], list[tuple[str, bool]]]:
-    """The trials that people labelled, and (case id, judge passed it) for the others.
+) -> tuple[list[LabelledTrial], list[tuple[str, bool]]]:
+    """The trials that people labelled, and (case id, whether the judge passed it) for the others.
 
-    Skipped trials are as if nobody had looked; cases that the rubric was tuned on are left out of both.
+    Skipped trials count as unlabelled. Cases that the rubric was tuned on are left out of both.
     """
-    people: defaultdict[tuple[str, int], list[bool]] = defaultdict(list)
-    for each in labels:
-        if each.right is not None:
-            people[each.case_id, each.trial].append(each.right)
-    labelled, rest = [], []
+    labels_by_trial: defaultdict[tuple[str, int], list[bool]] = defaultdict(list)
+    for label in labels:
+        if label.right is not None:
+            labels_by_trial[label.case_id, label.trial].append(label.right)
+    labelled, unlabelled = [], []
     for trial in trials:
-        passed = judge.verdict(trial.verdict.fields)
+        passed = judge.passed(trial.score.fields)
         if trial.error is not None or passed is None or trial.case_id in judge.rubric.tuned_on:
             continue
-        if said := people.get((trial.case_id, trial.trial)):
-            labelled.append(Labelled(case_id=trial.case_id, passed=passed, people=tuple(said)))
+        if trial_labels := labels_by_trial.get((trial.case_id, trial.trial)):
+            labelled.append(LabelledTrial(case_id=trial.case_id, passed=passed, people=tuple(trial_labels)))
         else:
-            rest.append((trial.case_id, passed))
-    return labelled, rest
+            unlabelled.append((trial.case_id, passed))
+    return labelled, unlabelled
 
 
-async def drawn_of(runtime: Runtime, judge: Judge, baseline: Baseline, share: float = SHARE) -> list[Sample]:
-    """The trials of a baseline that people look at, drawn now where they were not before. Raises BadInput."""
+async def ensure_sample(
+    runtime: Runtime, judge: Judge, baseline: Baseline, share: float = DEFAULT_SHARE
+) -> list[Sample]:
+    """The trials of a baseline that people label; those of the share that were not drawn before are drawn now.
+
+    Args:
+        runtime: Where the baseline and the samples are stored.
+        judge: The judge whose scores are checked.
+        baseline: The baseline.
+        share: The share of its trials to draw, above 0 and up to 1.
+
+    Raises:
+        BadInput: The share is out of range, or the judge did not score the baseline.
+    """
     judge_hash = baseline.scored_by.get(judge.name)
     if judge_hash is None:
-        raise BadInput(f"the baseline of {baseline.at:%Y-%m-%d} was not scored by judge {judge.name}; set a new one")
-    _, trials = await runtime.database.read(lambda conn: load_eval_run(conn, baseline.eval_run_id))
-    taken = draw(
+        raise BadInput(f"the baseline of {baseline.at:%Y-%m-%d} was not scored by judge {judge.name}; create a new one")
+    _, trials = await runtime.database.read(load_eval_run(baseline.eval_run_id))
+    samples = sample_trials(
         trials,
         judge,
         agent=baseline.agent,
@@ -126,24 +165,32 @@ async def drawn_of(runtime: Runtime, judge: Judge, baseline: Baseline, share: fl
         judge_hash=judge_hash,
         share=share,
     )
-    await runtime.database.write(add_samples(taken))
-    return await runtime.database.read(lambda conn: load_samples(conn, baseline.eval_run_id, judge.name))
+    await runtime.database.write(add_samples(samples))
+    return await runtime.database.read(load_samples(baseline.eval_run_id, judge.name))
 
 
-async def measured(
+async def measure_judge(
     runtime: Runtime, agent: str, judge: Judge, judge_hash: str
-) -> tuple[Calibration | None, tuple[str, ...]]:
-    """What people's labels say of the judge as it is, and why it is not to be trusted: no reason where it is.
+) -> tuple[JudgeCalibration | None, tuple[str, ...]]:
+    """Measures a judge against people's labels.
 
-    None where nobody has labelled trials that this judge, with this model and rubric, has scored.
+    Args:
+        runtime: Where the labels are stored.
+        agent: The agent whose trials were labelled.
+        judge: The judge.
+        judge_hash: Its current fingerprint; labels of trials that another version scored do not count.
+
+    Returns:
+        The calibration, None without labels of trials that this version scored; and the reasons not to trust the
+        judge, none when it can be trusted.
     """
-    found = await runtime.database.read(lambda conn: best_labelled(conn, agent, judge.name))
-    current = [eval_run_id for eval_run_id, of_hash in found if of_hash == judge_hash]
+    labelled_runs = await runtime.database.read(list_labelled_eval_runs(agent, judge.name))
+    current = [eval_run_id for eval_run_id, scored_with in labelled_runs if scored_with == judge_hash]
     if not current:
-        if found:
-            return None, ("its model or rubric has changed since people's labels measured it",)
+        if labelled_runs:
+            return None, ("its model or rubric has changed since people labelled its trials",)
         return None, (f"nobody has labelled its trials; `handrail eval label {agent}`",)
-    _, trials = await runtime.database.read(lambda conn: load_eval_run(conn, current[0]))
-    labels = await runtime.database.read(lambda conn: load_labels(conn, current[0], judge.name))
-    calibration = calibrate(*with_labels(judge, trials, labels))
-    return calibration, distrust(calibration)
+    _, trials = await runtime.database.read(load_eval_run(current[0]))
+    labels = await runtime.database.read(load_labels(current[0], judge.name))
+    calibration = calibrate_judge(*split_by_labels(judge, trials, labels))
+    return calibration, distrust_reasons(calibration)

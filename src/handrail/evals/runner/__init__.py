@@ -1,1 +1,1 @@
-"""Runs the trials of an eval run, each committed as it ends."""
+"""Executes the trials of an eval run, each committed as it ends."""

@@ -1,48 +1,56 @@
-"""An eval run under way: trials of all cases, each committed as it ends, gone on with after a crash."""
+"""One eval run: trials of all cases of a set, each committed as it ends, so that a stopped eval run can be resumed."""
 
 import asyncio
 import copy
 import dataclasses
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from handrail.evals.eval_set.model import Case, EvalSet, check_frozen, load_set, lock_path
-from handrail.evals.scorers.base import Seen
-from handrail.evals.scorers.fingerprint import scored_by, scorers_changed
-from handrail.evals.scorers.llm_judge import NoVerdict
-from handrail.evals.scorers.score import Score, Verdict, score, verdict_of
+from handrail.evals.errors import JudgeFailed
+from handrail.evals.eval_set.lock import check_frozen, lock_path
+from handrail.evals.eval_set.model import Case, EvalSet, load_eval_set
+from handrail.evals.scorer import ScorerContext
+from handrail.evals.scorers.fingerprint import changed_scorers, scorer_hashes
+from handrail.evals.scorers.score import Score, TrialScore, mean_score, score_trial
+from handrail.evals.spec import EVALS_TENANT, EvalSpec
 from handrail.evals.store import eval_runs
 from handrail.evals.store.eval_runs import EvalRunView, Trial
-from handrail.evals.tenant import TENANT
 from handrail.kernel.db.database import Database
 from handrail.kernel.errors import BadInput
 from handrail.kernel.ids import new_id
 from handrail.kernel.money import NanoUsd
 from handrail.review.approvals.store import list_approvals, withdraw
-from handrail.runs.agent import GovernedAgent, Trials
 from handrail.runs.runtime import Runtime, use_runtime
 
 from .concurrency import Throttle
-from .response_cache import Responses
-from .task import Task, Tried, task_of
+from .response_cache import ResponseCache
+from .task import Task, TaskResult, make_task
 
 OnTrial = Callable[[Case, Trial], None]
-TRIES = 3
-"""How often a trial is tried where the infrastructure, and not the agent, fails it."""
+"""Called with each trial once it is committed."""
+MAX_ATTEMPTS = 3
+"""How often a case is executed for one trial while the infrastructure fails it."""
 TIMED_OUT = "timed_out"
 """The outcome of a trial that was stopped because its time was up."""
-_FIRST_WAIT_SECONDS = 1.0
-_MOST_WAITING = 10_000
+_FIRST_RETRY_SECONDS = 1.0
+_logger = logging.getLogger(__name__)
+_MAX_PENDING_APPROVALS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalReport:
-    """An eval run as it stands. `trials` are in the set's order, then by number.
+    """The result of an eval run so far.
 
-    `score` is over the cases, of their trials' mean; None where no trial could be judged. `errors` are trials that the
-    infrastructure failed: they count neither for nor against the agent.
+    Args:
+        eval_run_id: The eval run.
+        agent: The agent's name.
+        set_hash: SHA-256 of the eval set (64 hex digits).
+        score: The mean over the cases of their trials' mean; None if no trial could be scored.
+        trials: All trials so far, in the order of the eval set, then by number.
+        errors: The trials that the infrastructure failed; the score leaves them out.
     """
 
     eval_run_id: str
@@ -53,256 +61,305 @@ class EvalReport:
     errors: tuple[Trial, ...] = ()
 
 
-class Running:
-    """One eval run. `up_to(k)` makes the trials 1 to k of every case that are not there yet."""
+class EvalRun:
+    """An open eval run, which executes the trials that it does not have yet."""
 
     def __init__(
         self,
         runtime: Runtime,
+        spec: EvalSpec[Any, Any],
         task: Task,
-        loaded: EvalSet,
+        eval_set: EvalSet,
         eval_run_id: str,
-        done: Sequence[Trial],
+        trials: Sequence[Trial],
         throttle: Throttle,
         on_trial: OnTrial,
         complete: bool,
     ) -> None:
         self.eval_run_id = eval_run_id
-        self.loaded = loaded
+        self.eval_set = eval_set
         self._runtime = runtime
+        self._spec = spec
         self._task = task
-        self._done = {(each.case_id, each.trial): each for each in done}
+        self._trials = {(trial.case_id, trial.trial): trial for trial in trials}
         self._throttle = throttle
         self._on_trial = on_trial
         self._complete = complete
 
-    async def up_to(self, trials: int) -> Sequence[Trial]:
-        """The trials 1 to `trials` of all cases, those that were there already kept; in the set's order.
+    async def run_trials(self, trials: int) -> Sequence[Trial]:
+        """Completes the trials 1 to `trials` of every case and returns them in the order of the eval set.
 
-        Raises SpendingLimit, BadInput where the eval run was complete before, and what a trial raises that is no
-        outcome; what was committed before is kept.
+        Trials that the eval run has already are not executed again. The first error stops the others; the trials that
+        were committed before it are kept.
+
+        Raises:
+            SpendingLimit: The eval run may spend no more.
+            BadInput: The eval run was complete before, and has fewer trials.
         """
-        wanted = [(case, number) for number in range(1, trials + 1) for case in self.loaded.cases]
-        missing = [(case, number) for case, number in wanted if (case.id, number) not in self._done]
+        wanted = [(case, number) for number in range(1, trials + 1) for case in self.eval_set.cases]
+        missing = [(case, number) for case, number in wanted if (case.id, number) not in self._trials]
         if missing and self._complete:
-            # A baseline may point at it, and what a change was compared with does not change afterwards.
+            # A baseline may refer to it, and what changes were compared with must not change afterwards.
             raise BadInput(f"eval run {self.eval_run_id} is complete; start a new one for {trials} trials of each case")
         try:
             async with asyncio.TaskGroup() as group:
                 for case, number in missing:
-                    group.create_task(self.one(case, number))
+                    group.create_task(self.run_trial(case, number))
         except BaseExceptionGroup as errors:
-            # The first one stopped the others; which case it was stands in its run.
+            # The group has cancelled the other trials; the first error is enough, since its stored run has the details.
             raise errors.exceptions[0] from None
-        return self._trials(trials)
+        return self._first_trials(trials)
 
     def report(self) -> EvalReport:
-        """What there is so far."""
-        trials = self._trials(max((number for _, number in self._done), default=0))
+        """The result so far."""
+        trials = self._first_trials(max((number for _, number in self._trials), default=0))
         return EvalReport(
             eval_run_id=self.eval_run_id,
-            agent=self._task.name,
-            set_hash=self.loaded.content_hash,
-            score=score_of(trials),
+            agent=self._spec.name,
+            set_hash=self.eval_set.content_hash,
+            score=overall_score(trials),
             trials=tuple(trials),
-            errors=tuple(each for each in trials if each.error is not None),
+            errors=tuple(trial for trial in trials if trial.error is not None),
         )
 
-    def _trials(self, trials: int) -> list[Trial]:
-        keys = [(case.id, number) for case in self.loaded.cases for number in range(1, trials + 1)]
-        return [self._done[key] for key in keys if key in self._done]
+    def _first_trials(self, trials: int) -> list[Trial]:
+        keys = [(case.id, number) for case in self.eval_set.cases for number in range(1, trials + 1)]
+        return [self._trials[key] for key in keys if key in self._trials]
 
-    async def one(self, case: Case, number: int) -> Trial:
-        """The `number`-th trial of one case of the set, made and committed unless it is there."""
-        if (case.id, number) in self._done:
-            return self._done[case.id, number]
-        tried, duration_ns = await self._tried(case, number)
-        spec = self._task.trials
-        assert spec is not None
-        verdict, error = await self._judged(spec, case, tried, duration_ns)
+    async def run_trial(self, case: Case, number: int) -> Trial:
+        """Executes, scores and commits trial `number` of a case, unless the eval run has it already."""
+        if (case.id, number) in self._trials:
+            return self._trials[case.id, number]
+        result, duration_ns = await self._execute_with_retries(case, number)
+        score, error = await self._score(case, result, duration_ns)
         trial = Trial(
             case_id=case.id,
             trial=number,
-            run_id=tried.run_id,
-            outcome=tried.outcome,
-            path=tried.path,
-            verdict=verdict,
+            run_id=result.run_id,
+            outcome=result.outcome,
+            path=result.path,
+            score=score,
             error=error,
-            observed=tried.observed,
+            observed=result.observed,
             duration_ns=duration_ns,
-            cost=tried.cost,
-            model=tried.model,
-            agent_hash=tried.agent_hash,
+            cost=result.cost,
+            model=result.model,
+            agent_hash=result.agent_hash,
         )
-        # What a trial asked people for is nobody's to decide.
-        left = [withdraw(tried.run_id)] if tried.outcome == "awaiting_approval" else []
-        await self._runtime.database.write(eval_runs.add_trial(self.eval_run_id, trial), *left)
-        self._done[case.id, number] = trial
+        # Nobody should be asked to decide about an action that only a trial proposed.
+        withdrawals = [withdraw(result.run_id)] if result.outcome == "awaiting_approval" else []
+        await self._runtime.database.write(eval_runs.add_trial(self.eval_run_id, trial), *withdrawals)
+        self._trials[case.id, number] = trial
         self._on_trial(case, trial)
         return trial
 
-    async def _tried(self, case: Case, number: int) -> tuple[Tried, int]:
-        """What came of the case, and its time in nanoseconds; tried again where the infrastructure failed it."""
-        clock = self._runtime.clock
-        for attempt in range(1, TRIES + 1):
-            async with self._throttle:
-                began = clock.monotonic_ns()
-                tried = await self._in_time(case, number)
-                took = clock.monotonic_ns() - began
-            if tried.error is None:
-                self._throttle.went_well()
-                break
-            if tried.error == "model_rate_limited":
-                self._throttle.too_many()
-            if attempt < TRIES:
-                await clock.sleep(_FIRST_WAIT_SECONDS * 4 ** (attempt - 1))
-        return tried, took
+    async def _execute_with_retries(self, case: Case, number: int) -> tuple[TaskResult, int]:
+        """The result of the last attempt and its duration in nanoseconds.
 
-    async def _in_time(self, case: Case, number: int) -> Tried:
-        """A model that is not heard of in its own time is the infrastructure's fault; other waiting is the agent's."""
-        spec = self._task.trials
-        assert spec is not None
+        An attempt that the infrastructure failed is repeated, after 1 and 4 seconds. The waiting happens outside the
+        throttle, so that other trials use the slot meanwhile.
+        """
+        clock = self._runtime.clock
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            async with self._throttle:
+                started = clock.monotonic_ns()
+                result = await self._execute_in_time(case, number)
+                duration_ns = clock.monotonic_ns() - started
+            if result.error is None:
+                self._throttle.record_success()
+                break
+            if result.error == "model_rate_limited":
+                self._throttle.back_off()
+            identity = {"run_id": result.run_id, "tenant": EVALS_TENANT, "eval_run_id": self.eval_run_id}
+            _logger.info("attempt %d of a trial failed: %s", attempt, result.error, extra=identity)
+            if attempt < MAX_ATTEMPTS:
+                await clock.sleep(_FIRST_RETRY_SECONDS * 4 ** (attempt - 1))
+        return result, duration_ns
+
+    async def _execute_in_time(self, case: Case, number: int) -> TaskResult:
+        """One attempt, within the spec's time limit.
+
+        Running out of time is the agent's failure: a model that is too slow runs into a shorter timeout of its own,
+        which is an infrastructure fault.
+        """
         try:
-            async with asyncio.timeout(spec.seconds) as limit:
-                return await self._task.attempt(self._runtime, case, number, self.eval_run_id)
-        except TimeoutError as late:
+            async with asyncio.timeout(self._spec.seconds) as limit:
+                return await self._task.execute(self._runtime, case, number, self.eval_run_id)
+        except TimeoutError as error:
             if not limit.expired():
                 raise
-            return Tried(outcome=TIMED_OUT, path="failed", observed={}, result=late)
+            return TaskResult(outcome=TIMED_OUT, path="failed", observed={}, result=error)
 
-    async def _judged(
-        self, spec: Trials[Any, Any], case: Case, tried: Tried, duration_ns: int
-    ) -> tuple[Verdict, str | None]:
-        """The verdict, and what of the infrastructure failed the trial or its judging."""
-        if tried.outcome == TIMED_OUT:
-            return Verdict({"in_time": False}, notes={"in_time": f"did not end in {spec.seconds:g} s"}), None
-        seen = Seen(
+    async def _score(self, case: Case, result: TaskResult, duration_ns: int) -> tuple[TrialScore, str | None]:
+        """The trial's score, and the infrastructure fault that ended the trial or its scoring, if one did."""
+        if result.outcome == TIMED_OUT:
+            return TrialScore({"in_time": False}, notes={"in_time": f"did not end in {self._spec.seconds:g} s"}), None
+        context = ScorerContext(
             case=case,
-            outcome=tried.result,
-            observed=tried.observed,
-            deps=tried.world,
+            outcome=result.result,
+            observed=result.observed,
+            deps=result.deps,
             duration_ns=duration_ns,
-            cost=tried.cost,
+            cost=result.cost,
         )
         try:
             # A judge is a scorer that runs an agent of its own, under the same ceilings.
             with use_runtime(self._runtime):
-                return await verdict_of(spec, seen), tried.error
-        except NoVerdict as silent:
-            return Verdict({"judge": False}, notes={"judge": str(silent)}), tried.error or "judge_unavailable"
+                return await score_trial(self._spec, context), result.error
+        except JudgeFailed as error:
+            return TrialScore({"judge": False}, notes={"judge": str(error)}), result.error or "judge_unavailable"
 
 
 @asynccontextmanager
-async def evaluating(
+async def open_eval_run(
     runtime: Runtime,
-    subject: GovernedAgent[Any, Any] | Task,
+    spec: EvalSpec[Any, Any],
     *,
-    at_once: int = 1,
-    responses: Responses | None = None,
+    concurrency: int = 1,
+    responses: ResponseCache | None = None,
     resume: str | None = None,
     max_cost: NanoUsd | None = None,
     on_trial: OnTrial = lambda _case, _trial: None,
-) -> AsyncIterator[Running]:
-    """An eval run of the subject's frozen set, complete when the block ends without an error.
+) -> AsyncIterator[EvalRun]:
+    """Opens an eval run, which is marked complete when the block ends without an error.
 
-    At most `at_once` trials run side by side. `resume` goes on with an eval run that was stopped, `max_cost` is a hard
-    ceiling on what the whole eval run may spend, `responses` answer for the model where they know the request.
-    Raises BadInput where the subject has no frozen set, `at_once` is below 1, or the eval run to resume is another's,
-    of another state of the set, or scored by other means.
+    Resuming is safe because a trial's row is the only record of it: a trial is committed in one write as it ends, and a
+    trial without a row is executed again. The cases, the agent's name and the scorers have to be those that the eval
+    run began with, or its trials could not be compared with each other. The agent itself is not compared: its
+    fingerprint may differ from trial to trial, and every trial records its own.
+
+    Args:
+        runtime: Where runs, trials and costs are stored.
+        spec: What is evaluated.
+        concurrency: How many trials run side by side, at most.
+        responses: Recorded responses, used in place of the model where they have the request.
+        resume: The id of an eval run that was stopped, to continue it.
+        max_cost: A hard limit on what the whole eval run may spend, in billionths of a dollar.
+        on_trial: Called with each trial once it is committed.
+
+    Raises:
+        BadInput: The set is not frozen, `concurrency` is below 1, or the eval run to resume is another agent's, of
+            another version of the set, or was scored by other scorers.
+        NotFound: There is no eval run to resume by that id.
     """
-    if at_once < 1:
-        raise BadInput(f"at_once: {at_once}; at least one trial has to run at a time")
-    task = task_of(subject, responses)
-    loaded, spec = frozen_set(task)
+    if concurrency < 1:
+        raise BadInput(f"concurrency: {concurrency}; at least one trial must run at a time")
+    eval_set = load_frozen_set(spec)
     if max_cost is not None:
-        runtime = _limited(runtime, max_cost)
+        runtime = _with_spending_limit(runtime, max_cost)
     with use_runtime(runtime):
-        scorers = scored_by(spec)
-    database, now = runtime.database, runtime.clock.now()
-    done: Sequence[Trial] = ()
-    complete = False
-    if resume is None:
-        eval_run_id = new_id("eval", now)
-        begun = eval_runs.start(eval_run_id, task.name, loaded.content_hash, len(loaded.cases), now, scorers)
-        await database.write(begun)
-    else:
-        view, done = await database.read(lambda conn: eval_runs.load_eval_run(conn, resume))
-        _check_resumable(view, task.name, loaded, scorers)
-        eval_run_id, complete = view.eval_run_id, view.ended_at is not None
-        await _withdraw_lost(database, eval_run_id)
-    yield Running(runtime, task, loaded, eval_run_id, done, Throttle(at_once), on_trial, complete)
-    await database.write(eval_runs.end(eval_run_id, runtime.clock.now()))
+        scorers = scorer_hashes(spec)
+    eval_run_id, trials, complete = await _start_or_load(runtime, spec, eval_set, scorers, resume)
+    task, throttle = make_task(spec, responses), Throttle(concurrency)
+    yield EvalRun(runtime, spec, task, eval_set, eval_run_id, trials, throttle, on_trial, complete)
+    await runtime.database.write(eval_runs.end_eval_run(eval_run_id, runtime.clock.now()))
 
 
 async def run_evals(
     runtime: Runtime,
-    subject: GovernedAgent[Any, Any] | Task,
+    spec: EvalSpec[Any, Any],
     *,
     trials: int = 1,
-    at_once: int = 1,
-    responses: Responses | None = None,
+    concurrency: int = 1,
+    responses: ResponseCache | None = None,
     resume: str | None = None,
     max_cost: NanoUsd | None = None,
     on_trial: OnTrial = lambda _case, _trial: None,
 ) -> EvalReport:
-    """`trials` trials of each case of the subject's frozen set; `evaluating` says what the options mean.
+    """Runs an agent on every case of its frozen eval set and reports how it did.
 
-    Raises what `evaluating` raises, BadInput for fewer trials than one, and SpendingLimit; what was committed is kept.
+    Every trial is a governed run of its own, in the tenant `evals`, and is committed as it ends: an eval run that was
+    stopped or that reached its spending limit keeps its trials and can be resumed.
+
+    Args:
+        runtime: Where runs, trials and costs are stored.
+        spec: What is evaluated.
+        trials: How often each case is tried.
+        concurrency: How many trials run side by side, at most; fewer while the provider limits the rate.
+        responses: Responses that are used in place of the model: a `ResponseCache`, to which new ones are added, or
+            `RecordedResponses`, with which no model is called.
+        resume: The id of an eval run that was stopped, to continue it.
+        max_cost: A hard limit on what the whole eval run may spend, in billionths of a dollar.
+        on_trial: Called with each trial once it is committed.
+
+    Returns:
+        The score and every trial.
+
+    Raises:
+        BadInput: The set is not frozen, `trials` or `concurrency` is below 1, or the eval run to resume is another
+            agent's, of another version of the set, or was scored by other scorers.
+        NotFound: There is no eval run to resume by that id.
+        NotRecorded: `responses` are `RecordedResponses`, and lack the response to a request.
+        SpendingLimit: The eval run has reached `max_cost` or its user's daily ceiling.
+        ScorerFailed: A scorer raised an exception or returned an invalid score.
     """
     if trials < 1:
         raise BadInput(f"trials: {trials}; a case is tried at least once")
     options: dict[str, Any] = {"responses": responses, "resume": resume, "max_cost": max_cost, "on_trial": on_trial}
-    async with evaluating(runtime, subject, at_once=at_once, **options) as running:
-        await running.up_to(trials)
-    return running.report()
+    async with open_eval_run(runtime, spec, concurrency=concurrency, **options) as eval_run:
+        await eval_run.run_trials(trials)
+    return eval_run.report()
 
 
-def frozen_set(subject: GovernedAgent[Any, Any] | Task) -> tuple[EvalSet, Trials[Any, Any]]:
-    """The subject's eval set, checked against its lock. Raises BadInput where it has none or it is not frozen."""
-    if subject.trials is None:
-        raise BadInput(
-            f"agent {subject.name} has no eval set; pass `trials=Trials(cases=..., observe=...)` to govern()"
-        )
-    loaded = load_set(subject.trials.cases)
-    check_frozen(loaded, lock_path(subject.trials.cases))
-    return loaded, subject.trials
+def load_frozen_set(spec: EvalSpec[Any, Any]) -> EvalSet:
+    """The spec's eval set, checked against its lock. Raises BadInput where it cannot be read or is not frozen."""
+    eval_set = load_eval_set(spec.cases)
+    check_frozen(eval_set, lock_path(spec.cases))
+    return eval_set
 
 
-def score_of(trials: Sequence[Trial]) -> Score | None:
-    """The score over the cases, of their trials' mean, infrastructure errors left out; None where nothing is left."""
+def overall_score(trials: Sequence[Trial]) -> Score | None:
+    """The mean over the cases of their trials' mean; None where the infrastructure failed every trial."""
     values: dict[str, list[float]] = {}
-    for each in trials:
-        if each.error is None:
-            values.setdefault(each.case_id, []).append(each.value)
-    return score([sum(found) / len(found) for found in values.values()]) if values else None
+    for trial in trials:
+        if trial.error is None:
+            values.setdefault(trial.case_id, []).append(trial.value)
+    return mean_score([sum(case_values) / len(case_values) for case_values in values.values()]) if values else None
 
 
-async def _withdraw_lost(database: Database, eval_run_id: str) -> None:
-    """What the trials that a crash lost have asked people for is nobody's to decide either."""
-    waiting = await database.read(
-        lambda conn: list_approvals(conn, state="pending", tenant=TENANT, limit=_MOST_WAITING, before=None)
+async def _start_or_load(
+    runtime: Runtime, spec: EvalSpec[Any, Any], eval_set: EvalSet, scorers: Mapping[str, str], resume: str | None
+) -> tuple[str, Sequence[Trial], bool]:
+    """The id of a new eval run or the one to resume, the trials that it has, and whether it was complete before."""
+    database, now = runtime.database, runtime.clock.now()
+    if resume is None:
+        eval_run_id, cases = new_id("eval", now), len(eval_set.cases)
+        await database.write(
+            eval_runs.start_eval_run(eval_run_id, spec.name, eval_set.content_hash, cases, now, scorers)
+        )
+        return eval_run_id, (), False
+    view, trials = await database.read(eval_runs.load_eval_run(resume))
+    _check_resumable(view, spec.name, eval_set, scorers)
+    await _withdraw_orphaned_approvals(database, view.eval_run_id)
+    return view.eval_run_id, trials, view.ended_at is not None
+
+
+async def _withdraw_orphaned_approvals(database: Database, eval_run_id: str) -> None:
+    """Withdraws the pending approvals of trials that a crash ended before they were committed."""
+    pending = await database.read(
+        list_approvals(state="pending", tenant=EVALS_TENANT, limit=_MAX_PENDING_APPROVALS, before=None)
     )
-    lost = sorted({each.run_id for each in waiting if each.user == eval_run_id})
-    if lost:
-        await database.write(*map(withdraw, lost))
+    run_ids = sorted({approval.run_id for approval in pending if approval.user == eval_run_id})
+    if run_ids:
+        await database.write(*map(withdraw, run_ids))
 
 
-def _limited(runtime: Runtime, max_cost: NanoUsd) -> Runtime:
-    """The same runtime, in which a user may spend no more than that in a day: an eval run is a user of its own."""
+def _with_spending_limit(runtime: Runtime, max_cost: NanoUsd) -> Runtime:
+    """The same runtime with a lower daily ceiling per user; every eval run is a user of its own."""
     limited = copy.copy(runtime)
     budget = runtime.limits.user_day
     limited.limits = dataclasses.replace(runtime.limits, user_day=max_cost if budget is None else min(budget, max_cost))
     return limited
 
 
-def _check_resumable(view: EvalRunView, agent: str, loaded: EvalSet, scorers: Mapping[str, str]) -> None:
+def _check_resumable(view: EvalRunView, agent: str, eval_set: EvalSet, scorers: Mapping[str, str]) -> None:
     if view.agent != agent:
         raise BadInput(f"eval run {view.eval_run_id} is of agent {view.agent}, not of {agent}")
-    if view.set_hash != loaded.content_hash:
+    if view.set_hash != eval_set.content_hash:
         raise BadInput(f"eval run {view.eval_run_id}: the set has changed since it began; start a new one")
-    # Of an eval run from before scorers were kept nobody can tell; it goes on, and becomes no baseline.
-    if view.scored_by is not None and (changed := scorers_changed(view.scored_by, scorers)):
+    # An eval run without recorded scorers can be resumed, but cannot become a baseline.
+    if view.scored_by is not None and (changed := changed_scorers(view.scored_by, scorers)):
         raise BadInput(
-            f"eval run {view.eval_run_id}: its trials so far were scored by other means (changed since it began: "
+            f"eval run {view.eval_run_id}: its trials so far were scored by other scorers (changed since it began: "
             f"{', '.join(changed)}); start a new one"
         )

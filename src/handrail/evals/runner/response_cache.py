@@ -1,8 +1,8 @@
-"""A model's responses kept in a file, so that a trial whose requests are the same need not ask again.
+"""A file of a model's responses, so that a trial that repeats its requests does not call the model again.
 
-A key covers what a response depends on: the model, its settings, the messages, the tools and outputs offered, and the
-number of the trial, since two trials of a case are to be two draws. Times and random ids are left out. That an input is
-too long for the model is kept like a response, since asking again would say the same.
+The key of a response covers all that it depends on: the model, its settings, the messages, the tools and output types
+offered, and the number of the trial, since two trials of a case must be two independent samples. Times and random ids
+are left out. The error that an input is too long for the model is stored like a response: calling again would not help.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import ModelContextWindowExceededError, ModelHTTPError
@@ -19,7 +19,8 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
-from handrail.kernel.errors import BadInput, HandrailError
+from handrail.evals.errors import NotRecorded
+from handrail.kernel.errors import BadInput
 from handrail.kernel.serialization import as_json
 from handrail.runs.model_call import CACHED
 
@@ -36,85 +37,117 @@ _VOLATILE = frozenset(
         "id",
     }
 )
-_NOT_BEHAVIOUR = frozenset({"timeout", "max_retries", "extra_headers"})
+_TRANSPORT_SETTINGS = frozenset({"timeout", "max_retries", "extra_headers"})
 
 
-class NotRecorded(HandrailError):
-    """No response is recorded for this request: record them anew with the real model."""
-
-    code: ClassVar[str] = "not_recorded"
+class CachedTooLong(ModelContextWindowExceededError, ModelHTTPError):
+    """A stored error: the input was too long for the model. It costs nothing, like any request refused over HTTP."""
 
 
-class TooLong(ModelContextWindowExceededError, ModelHTTPError):
-    """The model turned the input down as too long, as it was kept: like a refusal over HTTP it costs nothing."""
+class ResponseCache:
+    """The responses in a JSON Lines file. New ones are appended, so a killed process loses at most the last one.
 
+    Args:
+        path: The file, which need not exist yet.
 
-class Responses:
-    """The responses in a JSONL file, one a line. New ones go to its end: a killed process loses the last at most."""
+    Raises:
+        BadInput: A line other than the last is not a response. The last may be half written.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Reads the file, if it is there. Raises BadInput for a line that is no response, unless it is the last."""
         self.path = path
         self._known: dict[str, Any] = {}
         self._size = 0
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         for number, line in enumerate(lines, start=1):
             try:
-                found = json.loads(line)
-                self._known[found["key"]] = _too_long(found["too_long"]) if "too_long" in found else found["response"]
+                entry = json.loads(line)
+                self._known[entry["key"]] = _too_long(entry["too_long"]) if "too_long" in entry else entry["response"]
             except (ValueError, KeyError, TypeError):
                 if number == len(lines):
-                    # What a killed process had half written goes when the next response is kept.
+                    # Half written by a killed process: the next response that is added overwrites it.
                     break
-                raise BadInput(f"{path}:{number}: not a recorded response; restore the file, or record anew") from None
+                raise BadInput(
+                    f"{path}:{number}: not a recorded response; restore the file, or record it again"
+                ) from None
             self._size += len(line)
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, key: str) -> ModelResponse | None:
-        """The response kept under `key`. Raises TooLong where that is what was kept."""
-        found = self._known.get(key)
-        if found is None:
+    def get(self, key: str) -> ModelResponse | None:
+        """Looks a response up.
+
+        Args:
+            key: The key of the request, 64 hex digits.
+
+        Returns:
+            The response, or None if there is none.
+
+        Raises:
+            ModelContextWindowExceededError: The model had refused the request as too long.
+        """
+        stored = self._known.get(key)
+        if stored is None:
             return None
-        if isinstance(found, TooLong):
-            raise TooLong(found.status_code, found.model_name, found.body)
-        [response] = ModelMessagesTypeAdapter.validate_json(json.dumps([found]))
+        if isinstance(stored, CachedTooLong):
+            raise CachedTooLong(stored.status_code, stored.model_name, stored.body)
+        [response] = ModelMessagesTypeAdapter.validate_json(json.dumps([stored]))
         assert isinstance(response, ModelResponse)
         return response
 
-    def keep(self, key: str, response: ModelResponse) -> None:
-        """Adds a response."""
-        [found] = json.loads(as_json([response]))
-        self._known[key] = found
-        self._add({"key": key, "response": found})
+    def add(self, key: str, response: ModelResponse) -> None:
+        """Adds a response and appends it to the file.
 
-    def keep_too_long(self, key: str, error: ModelContextWindowExceededError) -> None:
-        """Adds that the input was too long for the model."""
-        found = {"model": error.model_name, "message": error.message}
-        self._known[key] = _too_long(found)
-        self._add({"key": key, "too_long": found})
+        Args:
+            key: The key of the request, 64 hex digits.
+            response: The response.
+        """
+        [stored] = json.loads(as_json([response]))
+        self._known[key] = stored
+        self._append({"key": key, "response": stored})
 
-    def _add(self, found: Mapping[str, Any]) -> None:
-        line = json.dumps(found).encode() + b"\n"
+    def add_too_long(self, key: str, error: ModelContextWindowExceededError) -> None:
+        """Adds the error that the input was too long for the model, and appends it to the file.
+
+        Args:
+            key: The key of the request, 64 hex digits.
+            error: The error.
+        """
+        stored = {"model": error.model_name, "message": error.message}
+        self._known[key] = _too_long(stored)
+        self._append({"key": key, "too_long": stored})
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        line = json.dumps(entry).encode() + b"\n"
         with self.path.open("ab") as file:
             file.truncate(self._size)
             file.write(line)
         self._size += len(line)
 
 
-class Recorded(Responses):
-    """Responses that are complete: a request without one is an error, and no model is asked."""
+class RecordedResponses(ResponseCache):
+    """A complete file of responses: no model is called, and a request without a recorded response is an error.
 
-    def keep(self, key: str, response: ModelResponse) -> None:  # noqa: ARG002
-        raise AssertionError("nothing is asked for that would be kept")
+    Args:
+        path: The file.
+    """
+
+    def add(self, key: str, response: ModelResponse) -> None:  # noqa: ARG002
+        """Never called, since no model is.
+
+        Args:
+            key: The key of the request.
+            response: The response.
+        """
+        raise AssertionError("recorded responses are never added to")
 
 
 @dataclass(init=False)
-class CachedResponses(AbstractCapability[Any]):
-    """Answers for a run's model from `responses`, and keeps there what it had to ask for."""
+class ResponseCaching(AbstractCapability[Any]):
+    """A capability that answers from `responses` and, where they lack a response, calls the model and adds it."""
 
-    def __init__(self, responses: Responses, trial: int) -> None:
+    def __init__(self, responses: ResponseCache, trial: int) -> None:
         self._responses = responses
         self._trial = trial
 
@@ -123,7 +156,7 @@ class CachedResponses(AbstractCapability[Any]):
 
 
 class _CachedModel(WrapperModel):
-    def __init__(self, wrapped: Model, responses: Responses, trial: int) -> None:
+    def __init__(self, wrapped: Model, responses: ResponseCache, trial: int) -> None:
         super().__init__(wrapped)
         self._responses = responses
         self._trial = trial
@@ -136,53 +169,63 @@ class _CachedModel(WrapperModel):
     ) -> ModelResponse:
         settings = {**(self.wrapped.settings or {}), **(model_settings or {})}
         name = f"{self.wrapped.system}:{self.wrapped.model_name}"
-        key = key_of(name, settings, messages, model_request_parameters, self._trial)
-        if (kept := self._responses.find(key)) is not None:
-            return replace(kept, provider_details={**(kept.provider_details or {}), CACHED: True})
-        if isinstance(self._responses, Recorded):
-            raise NotRecorded(f"{self._responses.path}: no response of {name} to this request; record anew")
+        key = request_key(name, settings, messages, model_request_parameters, self._trial)
+        if (cached := self._responses.get(key)) is not None:
+            return replace(cached, provider_details={**(cached.provider_details or {}), CACHED: True})
+        if isinstance(self._responses, RecordedResponses):
+            raise NotRecorded(
+                f"{self._responses.path}: no response of {name} to this request; record the responses again"
+            )
         try:
             response = await self.wrapped.request(messages, model_settings, model_request_parameters)
         except ModelContextWindowExceededError as error:
-            self._responses.keep_too_long(key, error)
+            self._responses.add_too_long(key, error)
             raise
-        self._responses.keep(key, response)
+        self._responses.add(key, response)
         return response
 
 
-def _too_long(found: Mapping[str, str]) -> TooLong:
-    return TooLong(413, found["model"], found["message"])
+def _too_long(stored: Mapping[str, str]) -> CachedTooLong:
+    return CachedTooLong(413, stored["model"], stored["message"])
 
 
-def key_of(
+def request_key(
     model: str,
     settings: Mapping[str, Any],
     messages: Sequence[ModelMessage],
     parameters: ModelRequestParameters,
     trial: int,
 ) -> str:
-    """SHA-256 of all that a response depends on."""
+    """SHA-256 (64 hex digits) of all that a response depends on.
+
+    Args:
+        model: The model, as `provider:model`.
+        settings: The model's settings; those of the transport are left out.
+        messages: The messages; times and random ids are left out.
+        parameters: The tools and output types offered.
+        trial: The number of the trial.
+    """
     tools = [*parameters.function_tools, *parameters.output_tools]
     output = parameters.output_object
-    asked = {
+    request = {
         "model": model,
-        "settings": {name: value for name, value in settings.items() if name not in _NOT_BEHAVIOUR},
-        "messages": _steady(json.loads(as_json(list(messages))), {}),
+        "settings": {name: value for name, value in settings.items() if name not in _TRANSPORT_SETTINGS},
+        "messages": _without_volatile(json.loads(as_json(list(messages))), {}),
         "instructions": [part.content for part in parameters.instruction_parts or ()],
         "tools": [[tool.name, tool.description, tool.parameters_json_schema] for tool in tools],
         "output": [parameters.output_mode, output.json_schema if output else None, parameters.allow_text_output],
         "trial": trial,
     }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _steady(found: Any, calls: dict[str, int]) -> Any:
-    """`found` without times and random ids; a call and its result are known by their order instead."""
-    if isinstance(found, list):
-        return [_steady(each, calls) for each in found]
-    if not isinstance(found, dict):
-        return found
-    steady = {name: _steady(value, calls) for name, value in found.items() if name not in _VOLATILE}
-    if "tool_call_id" in steady:
-        steady["tool_call_id"] = calls.setdefault(str(steady["tool_call_id"]), len(calls))
-    return steady
+def _without_volatile(value: Any, calls: dict[str, int]) -> Any:
+    """`value` without times and random ids. The id of a tool call becomes its number, which its result shares."""
+    if isinstance(value, list):
+        return [_without_volatile(item, calls) for item in value]
+    if not isinstance(value, dict):
+        return value
+    stable = {name: _without_volatile(item, calls) for name, item in value.items() if name not in _VOLATILE}
+    if "tool_call_id" in stable:
+        stable["tool_call_id"] = calls.setdefault(str(stable["tool_call_id"]), len(calls))
+    return stable

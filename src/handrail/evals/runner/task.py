@@ -1,39 +1,39 @@
-"""What is put to the test: a governed agent as it is in production, or any callable."""
+"""Executes a case once: with a governed agent, run as in production, or with any function."""
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from pydantic_ai.models import Model
 
+from handrail.evals.errors import SpendingLimit
 from handrail.evals.eval_set.model import Case
-from handrail.evals.tenant import TENANT
-from handrail.kernel.errors import HandrailError, MissingExtra
+from handrail.evals.spec import EVALS_TENANT, AgentFunction, EvalSpec
+from handrail.kernel.errors import MissingExtra
 from handrail.kernel.money import ZERO, NanoUsd
-from handrail.models.factory import unasked_model
-from handrail.models.local.weights import ModelUnavailable
-from handrail.runs.agent import GovernedAgent, Trials
+from handrail.models.errors import ModelUnavailable
+from handrail.models.factory import replay_model
+from handrail.runs.agent import GovernedAgent
 from handrail.runs.outcome import Facts, Failed, FellBack, Outcome, Refused
 from handrail.runs.request import RunRequest
 from handrail.runs.runtime import Runtime, use_runtime
 
-from .response_cache import CachedResponses, Recorded, Responses
+from .response_cache import RecordedResponses, ResponseCache, ResponseCaching
 
-INFRASTRUCTURE = frozenset(
+INFRASTRUCTURE_FAULTS = frozenset(
     {"model_unavailable", "model_timeout", "model_rate_limited", "model_quota", "model_auth", "model_unknown"}
 )
-"""Faults that say nothing about the agent: its model could not be asked."""
+"""Faults that say nothing about the agent: its model could not be reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
-    """What came of trying a case once.
+class TaskResult:
+    """How one execution of a case ended.
 
-    `error` is the infrastructure's fault where that was to blame. `world` are the deps of the trial, `result` is the
-    outcome itself, or what a callable returned.
+    `outcome` is the outcome's name, `result` the outcome itself, or what a function returned or raised. `deps` are the
+    dependencies that the trial was given. `error` is the infrastructure fault that ended it, if one did.
     """
 
     outcome: str
@@ -44,125 +44,111 @@ class Tried:
     model: str | None = None
     agent_hash: str | None = None
     error: str | None = None
-    world: Any = None
+    deps: Any = None
     result: Any = None
 
 
 class Task(Protocol):
-    """Something that can be tried on cases."""
+    """What executes the cases of one spec."""
 
-    name: str
-    trials: Trials[Any, Any] | None
-
-    async def attempt(self, runtime: Runtime, case: Case, trial: int, eval_run_id: str) -> Tried:
-        """Tries a case. Raises SpendingLimit where the eval run's money is used up."""
+    async def execute(self, runtime: Runtime, case: Case, trial: int, eval_run_id: str) -> TaskResult:
+        """Executes a case once. Raises SpendingLimit if the eval run may spend no more."""
         ...
 
 
-class SpendingLimit(HandrailError):
-    """The eval run has reached its spending limit: raise the limit and go on with it, since what it has is kept."""
-
-    code: ClassVar[str] = "spending_limit"
-
-    def __init__(self, eval_run_id: str, refused: Refused) -> None:
-        super().__init__(
-            f"eval run {eval_run_id} has reached its spending limit ({refused.refusal}); what it has is kept: raise "
-            f"--max-cost and go on with --resume {eval_run_id}"
-        )
+def make_task(spec: EvalSpec[Any, Any], responses: ResponseCache | None = None) -> Task:
+    """What executes the cases of `spec`; `responses` are used in place of its model where they have the request."""
+    if isinstance(spec.agent, GovernedAgent):
+        return AgentTask(spec, spec.agent, responses)
+    return FunctionTask(spec.agent)
 
 
 class AgentTask:
-    """A governed agent, run as it is; `responses` answer for its model where they know the request."""
+    """Runs the governed agent of a spec, each trial with dependencies of its own."""
 
-    def __init__(self, agent: GovernedAgent[Any, Any], responses: Responses | None = None) -> None:
-        self.name = agent.name
-        self.trials = agent.trials
+    def __init__(
+        self, spec: EvalSpec[Any, Any], agent: GovernedAgent[Any, Any], responses: ResponseCache | None = None
+    ) -> None:
+        self._spec = spec
         self._agent = agent
         self._responses = responses
-        self._unasked: Model | None = None
+        self._replay_model: Model | None = None
 
-    async def attempt(self, runtime: Runtime, case: Case, trial: int, eval_run_id: str) -> Tried:
-        assert self.trials is not None
-        world = _World(self.trials.deps)
-        cached = [] if self._responses is None else [CachedResponses(self._responses, trial)]
+    async def execute(self, runtime: Runtime, case: Case, trial: int, eval_run_id: str) -> TaskResult:
+        """Runs the agent on the case. Raises SpendingLimit if the eval run may spend no more."""
+        deps = None if self._spec.deps is None else _DepsFactory(self._spec.deps)
+        caching = [] if self._responses is None else [ResponseCaching(self._responses, trial)]
         with use_runtime(runtime):
             outcome = await self._agent.run(
                 case.input,
                 user=eval_run_id,
-                tenant=TENANT,
-                make_deps=None if world.factory is None else world.make,
-                capabilities=cached,
-                model=await self._stand_in(runtime),
+                tenant=EVALS_TENANT,
+                make_deps=deps,
+                capabilities=caching,
+                model=await self._model_for_replay(runtime),
             )
         if isinstance(outcome, Refused) and outcome.scope == "user":
-            # Every eval run is a user of its own, so this ceiling is its spending limit.
+            # Every eval run is a user of its own, so the user's ceiling is the eval run's spending limit.
             raise SpendingLimit(eval_run_id, outcome)
         facts: Facts = outcome.facts
-        return Tried(
+        return TaskResult(
             outcome=outcome.type,
             path=outcome.path,
-            observed=self.trials.observe(outcome),
+            observed=self._spec.observe(outcome),
             run_id=facts.run_id,
             cost=facts.cost,
             model=facts.model,
             agent_hash=facts.agent_hash,
-            error=_infrastructure(outcome),
-            world=world.made,
+            error=_infrastructure_fault(outcome),
+            deps=None if deps is None else deps.last,
             result=outcome,
         )
 
-    async def _stand_in(self, runtime: Runtime) -> Model | None:
-        """What recorded answers are known by where the agent names no model and there is none to be had here."""
-        if self._unasked is None and isinstance(self._responses, Recorded) and self._agent.agent.model is None:
+    async def _model_for_replay(self, runtime: Runtime) -> Model | None:
+        """A model that is never called, for recorded responses and an agent without a model of its own.
+
+        The key of a response contains the model's name. If the configured model cannot be opened here, such as the
+        built-in one without its weights in CI, this one takes its name.
+        """
+        replays = isinstance(self._responses, RecordedResponses) and self._agent.agent.model is None
+        if replays and self._replay_model is None:
             try:
                 await asyncio.to_thread(runtime.model)
             except (ModelUnavailable, MissingExtra):
-                self._unasked = unasked_model(runtime.settings)
-        return self._unasked
+                self._replay_model = replay_model(runtime.settings)
+        return self._replay_model
 
 
-Function: TypeAlias = Callable[[str], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
-"""Takes a case's input and gives what is to be compared with its expectations."""
+class FunctionTask:
+    """Calls a function, plain or asynchronous. An exception that it raises is a failed trial."""
 
-
-class CallableTask:
-    """Any callable, plain or asynchronous; what it raises is its own failure."""
-
-    def __init__(self, function: Function, *, name: str, cases: Path, scorers: Sequence[Any] = ()) -> None:
-        self.name = name
-        self.trials: Trials[Any, Any] | None = Trials(cases=cases, observe=lambda _outcome: {}, scorers=tuple(scorers))
+    def __init__(self, function: AgentFunction) -> None:
         self._function = function
 
-    async def attempt(self, runtime: Runtime, case: Case, trial: int, eval_run_id: str) -> Tried:  # noqa: ARG002
+    async def execute(self, runtime: Runtime, case: Case, trial: int, eval_run_id: str) -> TaskResult:  # noqa: ARG002
+        """Calls the function with the case's input."""
         try:
-            found = self._function(case.input)
-            observed = await found if inspect.isawaitable(found) else found
-        except Exception as error:  # noqa: BLE001 - a failed trial, told by its name
-            return Tried(outcome="failed", path="failed", observed={}, result=error)
-        return Tried(outcome="answered", path="happy", observed=observed, result=observed)
+            returned = self._function(case.input)
+            observed = await returned if inspect.isawaitable(returned) else returned
+        except Exception as error:  # noqa: BLE001 - whatever a function raises fails its trial
+            return TaskResult(outcome="failed", path="failed", observed={}, result=error)
+        return TaskResult(outcome="answered", path="happy", observed=observed, result=observed)
 
 
-def task_of(subject: "GovernedAgent[Any, Any] | Task", responses: Responses | None = None) -> Task:
-    """`subject` as a task."""
-    return AgentTask(subject, responses) if isinstance(subject, GovernedAgent) else subject
+@dataclass
+class _DepsFactory:
+    """Makes the dependencies of one trial and keeps them for the scorers, which see their state after the run."""
+
+    factory: Callable[[RunRequest], Any]
+    last: Any = field(default=None, init=False)
+
+    async def __call__(self, request: RunRequest) -> Any:
+        deps = self.factory(request)
+        self.last = await deps if inspect.isawaitable(deps) else deps
+        return self.last
 
 
-class _World:
-    """Keeps the deps that a trial was given, for scorers that look at what became of them."""
-
-    def __init__(self, factory: Callable[[RunRequest], Any] | None) -> None:
-        self.factory = factory
-        self.made: Any = None
-
-    async def make(self, request: RunRequest) -> Any:
-        """The deps for this request, remembered."""
-        assert self.factory is not None
-        made = self.factory(request)
-        self.made = await made if inspect.isawaitable(made) else made
-        return self.made
-
-
-def _infrastructure(outcome: Outcome[Any]) -> str | None:
-    if isinstance(outcome, Failed | FellBack) and outcome.fault.code in INFRASTRUCTURE:
+def _infrastructure_fault(outcome: Outcome[Any]) -> str | None:
+    if isinstance(outcome, Failed | FellBack) and outcome.fault.code in INFRASTRUCTURE_FAULTS:
         return outcome.fault.code
     return None

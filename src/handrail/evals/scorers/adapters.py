@@ -1,18 +1,19 @@
-"""Evaluators of pydantic-evals as scorers, by their shape: an `evaluate(ctx)` and nothing imported for it."""
+"""Evaluators of pydantic-evals as scorers. They are recognised by their `evaluate(ctx)`, without importing it."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .base import Scored, Seen
+from handrail.evals.scorer import ScorerContext, ScoreResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class Context:
-    """What an evaluator reads, under the names of pydantic-evals' EvaluatorContext; `duration` is in seconds.
+class EvaluatorContext:
+    """What an evaluator receives, with the attributes of pydantic-evals' EvaluatorContext; `duration` is in seconds.
 
-    `output` is what the set's `observe` took, so that `expected_output`, the case's expectations, is of its kind.
+    `output` is what the eval spec's `observe` extracted, so it is comparable to `expected_output`, which is the case's
+    `expect`.
     """
 
     name: str
@@ -26,39 +27,42 @@ class Context:
 
 
 def is_evaluator(scorer: Any) -> bool:
-    """Whether it has an evaluator's shape and is not callable itself."""
+    """Whether it has an `evaluate` method and is not itself callable."""
     return not callable(scorer) and callable(getattr(scorer, "evaluate", None))
 
 
-def as_scorer(scorer: Any) -> Callable[[Seen], Any]:
-    """`scorer` as a callable of a trial; what is no evaluator is one already."""
-    return _borrowed(scorer) if is_evaluator(scorer) else scorer
+def as_scorer(scorer: Any) -> Callable[[ScorerContext], Any]:
+    """An evaluator wrapped as a scorer; anything else is returned as it is."""
+    return _wrap(scorer) if is_evaluator(scorer) else scorer
 
 
-def _borrowed(evaluator: Any) -> Callable[[Seen], Awaitable[Scored]]:
-    async def scorer(seen: Seen) -> Scored:
-        context = Context(
-            name=seen.case.id,
-            inputs=seen.case.input,
-            metadata={"source": seen.case.source, "date": seen.case.date, "tags": list(seen.case.tags)},
-            expected_output=seen.case.expect,
-            output=seen.observed,
-            duration=seen.duration_ns / 1e9,
-            metrics={"cost": seen.cost / 1e9},
+def _wrap(evaluator: Any) -> Callable[[ScorerContext], Awaitable[ScoreResult]]:
+    async def scorer(context: ScorerContext) -> ScoreResult:
+        case = context.case
+        result = evaluator.evaluate(
+            EvaluatorContext(
+                name=case.id,
+                inputs=case.input,
+                metadata={"source": case.source, "date": case.date, "tags": list(case.tags)},
+                expected_output=case.expect,
+                output=context.observed,
+                duration=context.duration_ns / 1e9,
+                metrics={"cost": context.cost / 1e9},
+            )
         )
-        said = evaluator.evaluate(context)
-        return _translated(evaluator, await said if inspect.isawaitable(said) else said)
+        return _to_score_result(evaluator, await result if inspect.isawaitable(result) else result)
 
     return scorer
 
 
-def _translated(evaluator: Any, said: Any) -> Scored:
-    """Its bools are fields, its numbers scores, its texts notes; a reason is a note beside them."""
+def _to_score_result(evaluator: Any, result: Any) -> ScoreResult:
+    """Maps an evaluator's bools to fields, numbers to scores, and labels and reasons to notes."""
     fields: dict[str, bool] = {}
     scores: dict[str, float] = {}
     notes: dict[str, str] = {}
-    for name, found in (said if isinstance(said, Mapping) else {_name(evaluator): said}).items():
-        value, reason = getattr(found, "value", found), getattr(found, "reason", None)
+    results = result if isinstance(result, Mapping) else {_evaluator_name(evaluator): result}
+    for name, entry in results.items():
+        value, reason = getattr(entry, "value", entry), getattr(entry, "reason", None)
         match value:
             case bool():
                 fields[name] = value
@@ -70,9 +74,9 @@ def _translated(evaluator: Any, said: Any) -> Scored:
                 raise TypeError(f"{name} is {type(value).__name__}, not a bool, a number or a text")
         if reason:
             notes[name] = f"{value}: {reason}" if isinstance(value, str) else str(reason)
-    return Scored(fields=fields, scores=scores, notes=notes)
+    return ScoreResult(fields=fields, scores=scores, notes=notes)
 
 
-def _name(evaluator: Any) -> str:
-    named = getattr(evaluator, "get_default_evaluation_name", None)
-    return str(named()) if callable(named) else type(evaluator).__name__
+def _evaluator_name(evaluator: Any) -> str:
+    get_name = getattr(evaluator, "get_default_evaluation_name", None)
+    return str(get_name()) if callable(get_name) else type(evaluator).__name__

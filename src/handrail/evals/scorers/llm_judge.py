@@ -1,36 +1,36 @@
-"""A judge: a model that scores a trial by a rubric, one criterion at a time, its reason before its verdict.
+"""A judge: a model that scores a trial by a rubric, one criterion at a time, giving its reason before its choice.
 
     tone = judge(Rubric(criteria=(
-        Criterion(name="polite", asks="Is the customer spoken to with respect?",
+        Criterion(name="polite", question="Does the reply treat the customer with respect?",
                   levels={"yes": "greets, thanks, does not blame", "no": "curt, blaming or mocking"}),
     )), "anthropic:claude-sonnet-5-5", name="tone")
 
-It is a governed agent of the tenant `evals` and the user `judge`, so that ceilings bound what judging costs. What it
-judges stands inside a fence that the judged text cannot close.
+A judge is a governed agent of the tenant `evals` and the user `judge`, so ceilings limit what judging costs. The
+text it judges is enclosed in delimiters that the text cannot contain.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 from pydantic_ai import Agent
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
-from handrail.evals.tenant import TENANT
-from handrail.kernel.errors import BadInput, HandrailError
+from handrail.evals.errors import JudgeFailed
+from handrail.evals.scorer import ScorerContext, ScoreResult
+from handrail.evals.spec import EVALS_TENANT
+from handrail.kernel.errors import BadInput
 from handrail.kernel.serialization import as_json
 from handrail.runs.agent import GovernedAgent, govern
 from handrail.runs.outcome import Answered, FellBack
 from handrail.runs.runtime import current_runtime
 
-from .base import Scored, Seen
-
 USER = "judge"
-_TRIES = 3
+_ATTEMPTS = 3
 _FIRST_WAIT_SECONDS = 2.0
 _INSTRUCTIONS = """\
 You judge one answer that an assistant gave, by the criteria below and by nothing else.
@@ -51,19 +51,22 @@ The material ends here. Judge the answer by each criterion of the rubric, reason
 """
 
 
-class NoVerdict(HandrailError):
-    """The judge could not be asked, or gave no verdict: see why, then go on with the eval run."""
-
-    code: ClassVar[str] = "no_verdict"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """One question of a rubric. `levels` are a name and what it looks like, best first; `passing` are the names that
-    are good enough, the best alone where it is empty. Raises BadInput where it is not one."""
+    """One question of a rubric.
+
+    Args:
+        name: A lower-case identifier.
+        question: What the judge is asked about the answer.
+        levels: What each possible level looks like, by its name, the best first; at least two.
+        passing: The levels that pass; only the best when it is empty.
+
+    Raises:
+        BadInput: The name or the levels are not valid.
+    """
 
     name: str
-    asks: str
+    question: str
     levels: Mapping[str, str]
     passing: tuple[str, ...] = ()
 
@@ -73,37 +76,58 @@ class Criterion:
         if len(self.levels) < 2:
             raise BadInput(f"criterion {self.name}: give at least two levels, the best first")
         if unknown := set(self.passing) - self.levels.keys():
-            raise BadInput(f"criterion {self.name}: {', '.join(sorted(unknown))} passes but is no level")
+            raise BadInput(f"criterion {self.name}: {', '.join(sorted(unknown))} is in `passing` but not in `levels`")
 
     def passes(self, level: str) -> bool:
+        """Whether a level is good enough.
+
+        Args:
+            level: One of `levels`.
+
+        Returns:
+            True for a level in `passing`, or for the first of `levels` where `passing` is empty.
+        """
         return level in (self.passing or (next(iter(self.levels)),))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rubric:
-    """What good looks like, for people and for a judge alike.
+    """What a good answer looks like, written for people and judges alike.
 
-    `tuned_on` are the ids of cases that the rubric was written or tried on, its examples among them: what people say of
-    these does not count when the judge is measured. Raises BadInput for no criteria, or two of one name.
+    Args:
+        criteria: At least one, with unique names.
+        tuned_on: The ids of cases that the rubric was written or tried on, or takes its examples from. Labels of these
+            cases are left out when the judge is measured.
+
+    Raises:
+        BadInput: There are no criteria, or two have the same name.
     """
 
     criteria: tuple[Criterion, ...]
     tuned_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [each.name for each in self.criteria]
+        names = [criterion.name for criterion in self.criteria]
         if not names or len(set(names)) < len(names):
-            raise BadInput("rubric: give at least one criterion, each with a name of its own")
+            raise BadInput("rubric: give at least one criterion, and each its own name")
 
     def __str__(self) -> str:
         return "\n".join(
-            f"- {each.name}: {each.asks}\n" + "\n".join(f"    {name}: {seen}" for name, seen in each.levels.items())
-            for each in self.criteria
+            f"- {criterion.name}: {criterion.question}\n"
+            + "\n".join(f"    {level}: {description}" for level, description in criterion.levels.items())
+            for criterion in self.criteria
         )
 
 
 class Judge:
-    """A scorer. Made by `judge`; its fields in a verdict are `name/criterion`."""
+    """A scorer made by `judge`; its fields in a trial's score are `name/criterion`.
+
+    Args:
+        rubric: The criteria it judges by.
+        model: A model or its name; the current runtime's model when None.
+        name: The name of the scorer and of the governed agent behind it.
+        settings: Settings of the model.
+    """
 
     def __init__(self, rubric: Rubric, model: Model | str | None, name: str, settings: ModelSettings | None) -> None:
         self.rubric = rubric
@@ -113,7 +137,7 @@ class Judge:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all that its verdicts depend on: rubric, model, settings, the words around them."""
+        """SHA-256 of everything its results depend on: rubric, model, settings and the prompt around them."""
         parts = [
             self.model_name,
             str(self.rubric),
@@ -126,93 +150,121 @@ class Judge:
 
     @property
     def model_name(self) -> str:
-        """`provider:model`; of the current runtime's model where the judge names none."""
+        """`provider:model`; that of the current runtime's model when the judge has none of its own."""
         model = self._model or current_runtime().model()
         return model if isinstance(model, str) else f"{model.system}:{model.model_name}"
 
-    def verdict(self, fields: Mapping[str, bool]) -> bool | None:
-        """Whether the judge passed a trial, from the fields of its verdict; None where it did not judge it."""
-        own = [held for name, held in fields.items() if name.startswith(f"{self.name}/")]
-        return all(own) if own else None
+    def passed(self, fields: Mapping[str, bool]) -> bool | None:
+        """Whether the judge passed a trial.
 
-    async def __call__(self, seen: Seen) -> Scored:
-        """Raises NoVerdict where three tries bring none."""
-        output = await self._asked(material(seen))
+        Args:
+            fields: The fields of the trial's score, by name.
+
+        Returns:
+            True if every criterion passed, False if one did not, None if this judge did not score the trial.
+        """
+        by_this_judge = [holds for name, holds in fields.items() if name.startswith(f"{self.name}/")]
+        return all(by_this_judge) if by_this_judge else None
+
+    async def __call__(self, context: ScorerContext) -> ScoreResult:
+        """Judges a trial by each criterion; the judge's reasons are in the notes.
+
+        Args:
+            context: The trial.
+
+        Raises:
+            JudgeFailed: The model gave no usable answer in three attempts.
+        """
+        judgement = await self._ask_model(judging_material(context))
         fields, notes = {}, {}
         for criterion in self.rubric.criteria:
-            found, name = getattr(output, criterion.name), f"{self.name}/{criterion.name}"
-            fields[name] = criterion.passes(found.level)
-            notes[f"{name}: why"] = f"{found.level}: {found.reason}"
-        return Scored(fields=fields, notes=notes)
+            answer, name = getattr(judgement, criterion.name), f"{self.name}/{criterion.name}"
+            fields[name] = criterion.passes(answer.level)
+            notes[f"{name}: why"] = f"{answer.level}: {answer.reason}"
+        return ScoreResult(fields=fields, notes=notes)
 
-    async def _asked(self, shown: str) -> Any:
+    async def _ask_model(self, material: str) -> Any:
         clock = current_runtime().clock
-        for attempt in range(_TRIES):
+        for attempt in range(_ATTEMPTS):
             if attempt:
                 await clock.sleep(_FIRST_WAIT_SECONDS * 4 ** (attempt - 1))
-            outcome = await self._governed.run(_REQUEST.format(material=shown), user=USER, tenant=TENANT)
+            outcome = await self._agent.run(_REQUEST.format(material=material), user=USER, tenant=EVALS_TENANT)
             if isinstance(outcome, Answered):
                 return outcome.output
-        run = f"`handrail runs show {outcome.facts.run_id}` has the whole of it"
         fault = getattr(outcome, "fault", None)
-        why = f"{fault.code}: {fault.detail}" if fault else outcome.message
-        raise NoVerdict(f"judge {self.name}: no verdict after {_TRIES} tries ({why}); {run}")
+        reason = f"{fault.code}: {fault.detail}" if fault else outcome.message
+        raise JudgeFailed(
+            f"judge {self.name}: no usable answer after {_ATTEMPTS} attempts ({reason}); "
+            f"`handrail runs show {outcome.facts.run_id}` shows the last one"
+        )
 
     @cached_property
-    def _governed(self) -> GovernedAgent[None, Any]:
+    def _agent(self) -> GovernedAgent[None, Any]:
         agent: Agent[None, Any] = Agent(
             self._model,
-            output_type=_verdict_type(self.rubric),
+            output_type=_output_type(self.rubric),
             instructions=_INSTRUCTIONS + str(self.rubric),
             model_settings=self._settings,
         )
         return govern(agent, name=self.name)
 
     def _passing(self) -> list[list[str]]:
-        return [[level for level in each.levels if each.passes(level)] for each in self.rubric.criteria]
+        return [[level for level in criterion.levels if criterion.passes(level)] for criterion in self.rubric.criteria]
 
 
 def judge(
     rubric: Rubric, model: Model | str | None = None, *, name: str = "judge", settings: ModelSettings | None = None
 ) -> Judge:
-    """A scorer that asks `model` (the runtime's where none is given); a trial passes when every criterion does.
+    """A scorer that asks a model; a trial passes when it passes every criterion of the rubric.
 
-    Raises BadInput for a name that no agent can have.
+    Args:
+        rubric: The criteria that the model judges by.
+        model: A model or its name, such as `"anthropic:claude-sonnet-5-5"`; the runtime's model when omitted.
+        name: The scorer's name, also used by `--judge` and in ceilings; letters, digits and single hyphens.
+        settings: Settings of the model.
+
+    Returns:
+        The scorer, for `EvalSpec(scorers=...)`.
+
+    Raises:
+        BadInput: The name is not valid.
     """
     if not name or not all(part.isalnum() for part in name.split("-")):
-        raise BadInput(f"judge {name!r}: letters, digits and single hyphens between them, such as tone-judge")
+        raise BadInput(f"judge {name!r}: use letters, digits and single hyphens between them, such as tone-judge")
     return Judge(rubric, model, name, settings)
 
 
-def material(seen: Seen) -> str:
-    """The request, what a right answer has, and the answer, each in a fence of its own."""
-    expected = as_json(seen.case.expect).decode()
-    parts = {"request": seen.case.input, "expected": expected, "answer": _answer(seen)}
-    return "\n\n".join(fenced(kind, text) for kind, text in parts.items())
+def judging_material(context: ScorerContext) -> str:
+    """The request, the case's expectations and the answer, each between its own delimiters."""
+    expected = as_json(context.case.expect).decode()
+    parts = {"request": context.case.input, "expected": expected, "answer": _answer(context)}
+    return "\n\n".join(fence(kind, text) for kind, text in parts.items())
 
 
-def fenced(kind: str, text: str) -> str:
-    """The text between marks that it does not contain: they are made from a hash of it, so it cannot know them."""
+def fence(kind: str, text: str) -> str:
+    """Encloses a text in delimiters that it cannot contain, since they include a hash of the text itself."""
     mark = f"{kind}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
     return f"<{mark}>\n{text}\n</{mark}>"
 
 
-def _answer(seen: Seen) -> str:
-    outcome = seen.outcome
+def _answer(context: ScorerContext) -> str:
+    outcome = context.outcome
     if not isinstance(outcome, Answered | FellBack):
-        said = getattr(outcome, "message", None)
-        return str(said) if said is not None else as_json(seen.observed).decode()
+        message = getattr(outcome, "message", None)
+        return str(message) if message is not None else as_json(context.observed).decode()
     return outcome.output if isinstance(outcome.output, str) else as_json(outcome.output).decode()
 
 
-def _verdict_type(rubric: Rubric) -> type[BaseModel]:
+def _output_type(rubric: Rubric) -> type[BaseModel]:
+    """A model with a reason and a level for each criterion; the reason comes first, so that the choice follows it."""
     fields: dict[str, Any] = {}
-    for each in rubric.criteria:
-        levels = Literal[tuple(each.levels)]  # type: ignore[valid-type]
+    for criterion in rubric.criteria:
+        levels = Literal[tuple(criterion.levels)]  # type: ignore[valid-type]
         parts: dict[str, Any] = {
             "reason": (str, Field(description="what you saw, in one or two sentences")),
             "level": (levels, Field(description="the level that fits")),
         }
-        fields[each.name] = (create_model(f"{each.name}_verdict", **parts), Field(description=each.asks))
-    made: type[BaseModel] = create_model("Verdict", **fields)
-    return made
+        answer_type = create_model(f"{criterion.name}_verdict", **parts)
+        fields[criterion.name] = (answer_type, Field(description=criterion.question))
+    output_type: type[BaseModel] = create_model("Verdict", **fields)
+    return output_type

@@ -1,4 +1,4 @@
-"""The agent that does nothing: which cases of a set it passes, by the set's own `observe` and scorers."""
+"""Which cases an agent that does nothing would pass, according to the eval spec's own `observe` and scorers."""
 
 import inspect
 from collections.abc import Iterator
@@ -7,58 +7,68 @@ from datetime import timedelta
 from typing import Any
 
 from handrail.evals.eval_set.model import Case, EvalSet
+from handrail.evals.scorer import ScorerContext
+from handrail.evals.spec import EvalSpec
 from handrail.kernel.errors import HandrailError
 from handrail.kernel.money import ZERO
-from handrail.runs.agent import Trials
 from handrail.runs.outcome import Answered, Escalated, Facts, Failed, Fault, Outcome
 from handrail.runs.request import RunRequest
 
-from .base import Seen
-from .score import verdict_of
+from .score import score_trial
 
 _FACTS = Facts(run_id="none", trace_id="none", duration=timedelta())
 
 
-async def passed_by_idling(spec: Trials[Any, Any], loaded: EvalSet) -> dict[str, str]:
-    """The ids of the cases that need no work, and the way to pass them: to fail, say nothing, or leave all to people.
+async def passed_by_noop(spec: EvalSpec[Any, Any], eval_set: EvalSet) -> dict[str, str]:
+    """Finds the cases that an agent passes without doing any work.
 
-    A scorer that cannot be asked about such an outcome does not pass it. Raises what the set's `deps` raise.
+    A scorer that cannot score such an outcome does not pass it.
+
+    Args:
+        spec: How trials are observed and scored.
+        eval_set: The eval set.
+
+    Returns:
+        How such an agent passes, by case id.
+
+    Raises:
+        Exception: Whatever the spec's `deps` raises, except the errors that `observe` may raise.
     """
-    found: dict[str, str] = {}
-    for case in loaded.cases:
-        for way, outcome in _idle_outcomes():
+    passed: dict[str, str] = {}
+    for case in eval_set.cases:
+        for behaviour, outcome in _noop_outcomes():
             if await _passes(spec, case, outcome):
-                found.setdefault(case.id, way)
-    return found
+                passed.setdefault(case.id, behaviour)
+    return passed
 
 
-def _idle_outcomes() -> Iterator[tuple[str, Outcome[Any]]]:
+def _noop_outcomes() -> Iterator[tuple[str, Outcome[Any]]]:
     message = "I am sorry, I cannot help with that."
-    fault = Fault(code="idle", detail="an agent that does nothing")
-    yield "fails every time", Failed(fault=fault, message=message, facts=_FACTS)
-    yield "hands everything to a person", Escalated(reason="idle", message=message, facts=_FACTS)
+    fault = Fault(code="noop", detail="an agent that does nothing")
+    yield "always fails", Failed(fault=fault, message=message, facts=_FACTS)
+    yield "always escalates to a person", Escalated(reason="noop", message=message, facts=_FACTS)
     yield "answers nothing", Answered(output=None, message="", facts=_FACTS)
     yield "answers with an empty text", Answered(output="", message="", facts=_FACTS)
-    yield "declines every time", Answered(output=message, message=message, facts=_FACTS)
+    yield "always declines", Answered(output=message, message=message, facts=_FACTS)
 
 
-async def _passes(spec: Trials[Any, Any], case: Case, outcome: Outcome[Any]) -> bool:
-    # An output of another type than the agent's is something that `observe` need not be ready for.
+async def _passes(spec: EvalSpec[Any, Any], case: Case, outcome: Outcome[Any]) -> bool:
+    # These outputs need not have the agent's output type, so `observe` may well raise on them.
     with suppress(AttributeError, TypeError, KeyError, ValueError):
         observed = spec.observe(outcome)
-        seen = Seen(
-            case=case, outcome=outcome, observed=observed, deps=await _world(spec, case), duration_ns=0, cost=ZERO
+        context = ScorerContext(
+            case=case, outcome=outcome, observed=observed, deps=await _make_deps(spec, case), duration_ns=0, cost=ZERO
         )
         with suppress(HandrailError):
-            return (await verdict_of(spec, seen)).passed
+            return (await score_trial(spec, context)).passed
     return False
 
 
-async def _world(spec: Trials[Any, Any], case: Case) -> Any:
+async def _make_deps(spec: EvalSpec[Any, Any], case: Case) -> Any:
     if spec.deps is None:
         return None
-    asked = RunRequest(
+    request = RunRequest(
         run_id="none", agent="none", input=case.input, user="none", tenant="evals", conversation_id="none"
     )
-    made = spec.deps(asked)
-    return await made if inspect.isawaitable(made) else made
+    deps = spec.deps(request)
+    return await deps if inspect.isawaitable(deps) else deps

@@ -1,30 +1,30 @@
-"""How well a trial met its case, and how sure a score is."""
+"""The score of a trial, put together from its scorers, and the mean score of an eval run."""
 
 import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any
 
+from handrail.evals.errors import ScorerFailed
+from handrail.evals.scorer import PASS_THRESHOLD, ScorerContext, ScoreResult
+from handrail.evals.spec import EvalSpec
 from handrail.kernel.errors import BadInput, HandrailError
-from handrail.runs.agent import Trials
 
 from .adapters import as_scorer
-from .base import HALF, Scored, Seen
-
-
-class ScorerFailed(HandrailError):
-    """A scorer raised, or gave what is no score: mend the scorer. It says nothing about the agent."""
-
-    code: ClassVar[str] = "scorer_failed"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How a trial met its case: what held and what did not, the scores behind it, and what scorers noted.
+class TrialScore:
+    """How well a trial met its case.
 
-    A score that was held against a threshold has a field of its name; one without is a grade, and counts as it is.
+    A score that was compared with a threshold has a field of the same name; one without is a grade and counts as it is.
+
+    Args:
+        fields: What holds and what does not, by name.
+        scores: Numbers from 0 to 1, by name.
+        notes: The scorers' explanations for people, by name.
     """
 
     fields: Mapping[str, bool]
@@ -33,15 +33,12 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether every field holds and every grade is at least a half."""
-        return all(self.fields.values()) and all(grade >= HALF for grade in self._grades)
+        """Whether every field holds and every grade reaches the pass threshold of 0.5."""
+        return all(self.fields.values()) and all(grade >= PASS_THRESHOLD for grade in self._grades)
 
     @property
     def value(self) -> float:
-        """What the trial counts for, 0 to 1: the mean of its grades, or 1 for a pass where there are none.
-
-        A field that does not hold makes it 0 both ways.
-        """
+        """What the trial counts for, 0 to 1: the mean of its grades, or 1 where it has none; 0 if any field fails."""
         if not all(self.fields.values()):
             return 0.0
         return math.fsum(self._grades) / len(self._grades) if self._grades else 1.0
@@ -53,7 +50,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over cases, 0 to 1, with the standard error of that mean; None with fewer than two cases."""
+    """The mean score of an eval run.
+
+    Args:
+        mean: The mean over the cases, from 0 to 1.
+        error: Its standard error; None for fewer than two cases.
+        cases: How many cases were scored.
+    """
 
     mean: float
     error: float | None
@@ -64,74 +67,94 @@ class Score:
         return f"{100 * self.mean:.1f}%{spread} ({self.cases} cases)"
 
 
-async def verdict_of(spec: Trials[Any, Any], seen: Seen) -> Verdict:
-    """What the set's scorers say of a trial, put together; without scorers, every expected field has to match exactly.
+async def score_trial(spec: EvalSpec[Any, Any], context: ScorerContext) -> TrialScore:
+    """Runs the scorers of an eval spec on a trial and combines their results.
 
-    A name that two scorers use is the first one's; the second's has the scorer's name before it. Raises ScorerFailed,
-    which names the scorer and the case, and BadInput where one needs deps and the set makes none; errors of Handrail's
-    own tree pass through.
+    Without scorers, every expected field has to match exactly. When two scorers use the same name, the first keeps it
+    and the second's is prefixed with the scorer's name.
+
+    Args:
+        spec: The eval spec whose scorers run.
+        context: The trial.
+
+    Raises:
+        ScorerFailed: A scorer raised or returned an invalid score; names the scorer and the case. Handrail's own
+            errors are raised as they are.
+        BadInput: A scorer needs deps and the spec makes none.
     """
     if not spec.scorers:
-        return all_equal(seen.case.expect, seen.observed)
+        return score_by_equality(context.case.expect, context.observed)
     fields: dict[str, bool] = {}
     scores: dict[str, float] = {}
     notes: dict[str, str] = {}
     for scorer in spec.scorers:
-        name = name_of(scorer)
+        name = scorer_name(scorer)
         if spec.deps is None and needs_deps(scorer):
-            raise BadInput(f"scorer {name} looks at a trial's deps; give the set a factory, Trials(deps=...)")
-        said = await ask(scorer, seen)
-        names = {key: _free(key, name, fields, scores, notes) for key in {**said.fields, **said.scores, **said.notes}}
-        fields |= {names[key]: held for key, held in _held(said).items()}
-        scores |= {names[key]: score for key, score in said.scores.items()}
-        notes |= {names[key]: note for key, note in said.notes.items()}
-    return Verdict(fields, scores, notes)
+            raise BadInput(f"scorer {name} checks a trial's deps; pass a factory for them, EvalSpec(deps=...)")
+        result = await run_scorer(scorer, context)
+        keys = {**result.fields, **result.scores, **result.notes}
+        unique = {key: _unused_name(key, name, fields, scores, notes) for key in keys}
+        fields |= {unique[key]: holds for key, holds in _fields_of(result).items()}
+        scores |= {unique[key]: score for key, score in result.scores.items()}
+        notes |= {unique[key]: note for key, note in result.notes.items()}
+    return TrialScore(fields, scores, notes)
 
 
-async def ask(scorer: Any, seen: Seen) -> Scored:
-    """What one scorer says, whatever form it gave it. Raises ScorerFailed."""
-    name = name_of(scorer)
-    where = f"scorer {name}, case {seen.case.id}"
+async def run_scorer(scorer: Any, context: ScorerContext) -> ScoreResult:
+    """Runs one scorer and converts its output to a `ScoreResult`. Raises ScorerFailed if either fails."""
+    name = scorer_name(scorer)
+    where = f"scorer {name}, case {context.case.id}"
     try:
-        said = as_scorer(scorer)(seen)
-        found = await said if inspect.isawaitable(said) else said
+        output = as_scorer(scorer)(context)
+        output = await output if inspect.isawaitable(output) else output
     except HandrailError:
         raise
     except Exception as error:
-        raise ScorerFailed(f"{where}: {type(error).__name__}: {error}; mend the scorer") from error
-    scored = _scored(name, found)
-    if scored is None:
-        raise ScorerFailed(f"{where}: {type(found).__name__} is no score; return a bool, a number, a text or Scored")
-    for key, score in scored.scores.items():
+        raise ScorerFailed(f"{where}: {type(error).__name__}: {error}; correct the scorer") from error
+    result = _to_result(name, output)
+    if result is None:
+        kind = type(output).__name__
+        raise ScorerFailed(f"{where}: {kind} is not a score; return a bool, a number, a text or a ScoreResult")
+    for key, score in result.scores.items():
         if not 0 <= score <= 1:
-            raise ScorerFailed(f"{where}: {key} is {score}; scale it to lie in 0 to 1")
-    return scored
+            raise ScorerFailed(f"{where}: {key} is {score}; scale it to the range 0 to 1")
+    return result
 
 
-def name_of(scorer: Any) -> str:
-    """What a scorer is called in verdicts: its `name`, else that of its function or class."""
-    own = getattr(scorer, "name", None)
-    found = own if isinstance(own, str) and own else getattr(scorer, "__name__", type(scorer).__name__)
-    return str(found).strip("<>") or "scorer"
+def scorer_name(scorer: Any) -> str:
+    """The name of a scorer in results: its `name`, else that of its function or class."""
+    name_attribute = getattr(scorer, "name", None)
+    name = (
+        name_attribute
+        if isinstance(name_attribute, str) and name_attribute
+        else getattr(scorer, "__name__", type(scorer).__name__)
+    )
+    return str(name).strip("<>") or "scorer"
 
 
 def needs_deps(scorer: Any) -> bool:
-    """Whether a scorer looks at the world that a trial leaves, so that the set has to make one for each."""
+    """Whether a scorer checks the deps of a trial, so that the eval spec has to make them."""
     return getattr(scorer, "needs_deps", False) is True
 
 
-def all_equal(expected: Mapping[str, Any], observed: Mapping[str, Any]) -> Verdict:
-    """Field by field equality of value and type, inside lists and mappings too.
+def score_by_equality(expected: Mapping[str, Any], observed: Mapping[str, Any]) -> TrialScore:
+    """Compares each expected field strictly; a field that was not observed never matches."""
+    return TrialScore(
+        {name: name in observed and strictly_equal(observed[name], value) for name, value in expected.items()}
+    )
 
-    A field that was not observed never matches.
-    """
-    return Verdict({name: name in observed and same(observed[name], value) for name, value in expected.items()})
 
+def mean_score(per_case: Sequence[float]) -> Score:
+    """The mean over cases and its standard error.
 
-def score(per_case: Sequence[float]) -> Score:
-    """The mean of one number per case (of several trials, their mean) and its standard error over the cases.
+    The error is computed over cases, not trials, since trials of the same case are not independent (Miller 2024,
+    "Adding Error Bars to Evals"): the sample standard deviation (n - 1) divided by the square root of n.
 
-    The error is the sample standard deviation (n - 1) divided by the square root of n. Raises ValueError for no cases.
+    Args:
+        per_case: One value per case, 0 to 1; of several trials, their mean.
+
+    Raises:
+        ValueError: There are no cases.
     """
     n = len(per_case)
     if n == 0:
@@ -139,43 +162,43 @@ def score(per_case: Sequence[float]) -> Score:
     mean = math.fsum(per_case) / n
     if n == 1:
         return Score(mean, None, n)
-    variance = math.fsum((each - mean) ** 2 for each in per_case) / (n - 1)
+    variance = math.fsum((value - mean) ** 2 for value in per_case) / (n - 1)
     return Score(mean, math.sqrt(variance / n), n)
 
 
-def same(found: Any, expected: Any) -> bool:
-    """Equality of value and type, inside lists and mappings too."""
-    if type(found) is not type(expected):
+def strictly_equal(actual: Any, expected: Any) -> bool:
+    """Whether value and type are equal, inside lists and mappings too."""
+    if type(actual) is not type(expected):
         return False
     if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
+        return actual.keys() == expected.keys() and all(strictly_equal(actual[key], expected[key]) for key in expected)
     if isinstance(expected, list | tuple):
-        return len(found) == len(expected) and all(map(same, found, expected))
-    return bool(found == expected)
+        return len(actual) == len(expected) and all(map(strictly_equal, actual, expected))
+    return bool(actual == expected)
 
 
-def _scored(name: str, said: Any) -> Scored | None:
-    match said:
-        case Scored():
-            return said
+def _to_result(name: str, output: Any) -> ScoreResult | None:
+    match output:
+        case ScoreResult():
+            return output
         case bool():
-            return Scored(fields={name: said})
+            return ScoreResult(fields={name: output})
         case int() | float():
-            return Scored(scores={name: float(said)})
+            return ScoreResult(scores={name: float(output)})
         case str():
-            return Scored(notes={name: said})
+            return ScoreResult(notes={name: output})
         case _:
             return None
 
 
-def _held(said: Scored) -> dict[str, bool]:
-    """The fields of what a scorer said, with one more for each score that was held against its threshold."""
-    if said.threshold is None:
-        return dict(said.fields)
-    return {**said.fields, **{name: score >= said.threshold for name, score in said.scores.items()}}
+def _fields_of(result: ScoreResult) -> dict[str, bool]:
+    """The fields of a result, with one more for each score that is compared with a threshold."""
+    if result.threshold is None:
+        return dict(result.fields)
+    return {**result.fields, **{name: score >= result.threshold for name, score in result.scores.items()}}
 
 
-def _free(key: str, scorer: str, *taken: Mapping[str, Any]) -> str:
-    first = key if all(key not in each for each in taken) else f"{scorer}: {key}"
-    names = (first if n == 1 else f"{first} {n}" for n in count(1))
-    return next(name for name in names if all(name not in each for each in taken))
+def _unused_name(key: str, scorer: str, *used: Mapping[str, Any]) -> str:
+    first = key if all(key not in names for names in used) else f"{scorer}: {key}"
+    candidates = (first if n == 1 else f"{first} {n}" for n in count(1))
+    return next(candidate for candidate in candidates if all(candidate not in names for names in used))

@@ -1,7 +1,8 @@
-"""A baseline as a file that stands beside its set, for a store that has none: a CI runner's, a colleague's.
+"""A baseline in a file beside its eval set, for stores that do not have it, such as a CI runner's or a colleague's.
 
-JSON Lines: what it is a baseline of, then a line for each trial, then what varies from run to run even where nothing
-changed (run ids, durations, costs) in the last line. So a diff of two versions shows the cases that changed.
+The format is JSON Lines, made for version control: a header that identifies the baseline, a line for each trial, and a
+last line with what varies from run to run even if nothing changed (run ids, durations, costs). So a diff of two
+versions shows the cases that changed.
 """
 
 import json
@@ -14,15 +15,15 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection
 
-from handrail.evals.scorers.score import Verdict
-from handrail.kernel.db.group_writer import Op
+from handrail.evals.scorers.score import TrialScore
+from handrail.kernel.db.operation import Operation, operation
 from handrail.kernel.errors import BadInput
 from handrail.kernel.files import replace_file
 from handrail.kernel.money import NanoUsd
 from handrail.kernel.serialization import as_json
 
-from .baselines import Baseline, bring_baseline, load_baseline
-from .eval_runs import EvalRunView, Trial, bring_eval_run, load_eval_run
+from .baselines import Baseline, import_baseline, load_baseline
+from .eval_runs import EvalRunView, Trial, import_eval_run, load_eval_run
 
 FORMAT = 1
 
@@ -30,7 +31,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
+class BaselineFile:
     """A baseline, its eval run and its trials, and the file that holds them."""
 
     path: Path
@@ -39,23 +40,23 @@ class Carried:
     trials: tuple[Trial, ...]
 
     @property
-    def remedy(self) -> str:
-        """The command that writes the file anew."""
+    def rewrite_command(self) -> str:
+        """The command that writes the file again."""
         return f"`handrail eval baseline {self.baseline.agent} --write {self.path}`"
 
 
-class _Line(BaseModel):
+class _Record(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class _EvalRun(_Line):
+class _EvalRunHeader(_Record):
     eval_run_id: str
     cases: Count
     started_at: AwareDatetime
     ended_at: AwareDatetime
 
 
-class _Head(_Line):
+class _Header(_Record):
     handrail_baseline: int
     agent: str
     set_hash: str
@@ -65,11 +66,11 @@ class _Head(_Line):
     trials: Annotated[int, Field(ge=1)]
     scored_by: dict[str, str]
     baseline_id: str
-    eval_run: _EvalRun
+    eval_run: _EvalRunHeader
 
 
-class _Tried(_Line):
-    """`agent_hash` is left out where it is the baseline's; `value` is there for readers and follows from the rest."""
+class _TrialRecord(_Record):
+    """`agent_hash` is left out where it is the baseline's; `value` follows from the rest and is there for readers."""
 
     case: str
     trial: Annotated[int, Field(ge=1)]
@@ -85,50 +86,59 @@ class _Tried(_Line):
     agent_hash: str | None = None
 
 
-class _Took(_Line):
+class _RunColumns(_Record):
     run_id: list[str]
     duration_ns: list[Count]
     cost_nano_usd: list[Count]
 
 
-_LineT = TypeVar("_LineT", bound=_Line)
+_RecordT = TypeVar("_RecordT", bound=_Record)
 
 
-def encode(carried: Carried, order: Sequence[str] = ()) -> bytes:
-    """The file's content, the same for the same baseline: trials by case, in `order`, then by number."""
-    place = {case_id: number for number, case_id in enumerate(order)}
-    trials = sorted(carried.trials, key=lambda each: (place.get(each.case_id, len(place)), each.case_id, each.trial))
-    took = {
-        "run_id": [each.run_id for each in trials],
-        "duration_ns": [each.duration_ns for each in trials],
-        "cost_nano_usd": [each.cost for each in trials],
+def encode(file: BaselineFile, order: Sequence[str] = ()) -> bytes:
+    """The content of the file, the same for the same baseline.
+
+    Args:
+        file: The baseline.
+        order: The ids of cases, in the order of their trials; any other cases follow, sorted by id.
+    """
+    rank = {case_id: number for number, case_id in enumerate(order)}
+    trials = sorted(file.trials, key=lambda trial: (rank.get(trial.case_id, len(rank)), trial.case_id, trial.trial))
+    columns = {
+        "run_id": [trial.run_id for trial in trials],
+        "duration_ns": [trial.duration_ns for trial in trials],
+        "cost_nano_usd": [trial.cost for trial in trials],
     }
-    rows = [_head(carried), *(_tried(each, carried.baseline.agent_hash) for each in trials), took]
-    # Escaped: some characters end a line in other programs, and some hide from a reviewer what stands there.
+    rows = [_header(file), *(_trial_record(trial, file.baseline.agent_hash) for trial in trials), columns]
+    # ASCII only: some characters end a line in other programs, and some hide text from a reviewer.
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def decode(path: Path, body: bytes) -> Carried:
-    """What `encode` wrote. Raises BadInput, with the line, for what it did not write, and for a newer format."""
+def decode(path: Path, body: bytes) -> BaselineFile:
+    """Reads what `encode` wrote. Raises BadInput, with the line, for anything else, and for a newer format."""
     lines = body.splitlines()
     _check_format(path, lines[0] if lines else b"")
-    head = _read(path, 1, lines[0], _Head)
+    header = _read(path, 1, lines[0], _Header)
     if len(lines) < 3:
-        raise _broken(path, len(lines), "there are no trials after this line")
+        raise _invalid_line(path, len(lines), "there are no trials after this line")
     middle = list(enumerate(lines[1:-1], start=2))
-    tried = [(number, _read(path, number, line, _Tried)) for number, line in middle]
-    took = _read(path, len(lines), lines[-1], _Took)
-    if {len(column) for column in (took.run_id, took.duration_ns, took.cost_nano_usd)} != {len(tried)}:
-        raise _broken(path, len(lines), f"its columns are not of {len(tried)} trials, as many as stand above")
-    columns = zip(tried, took.run_id, took.duration_ns, took.cost_nano_usd, strict=True)
-    trials = [_trial(each, run_id, ns, cost, head.agent_hash) for (_, each), run_id, ns, cost in columns]
-    _check_trials(path, tried, trials)
-    baseline, view = _of(head)
-    return Carried(path=path, baseline=baseline, view=view, trials=tuple(trials))
+    records = [(number, _read(path, number, line, _TrialRecord)) for number, line in middle]
+    run_columns = _read(path, len(lines), lines[-1], _RunColumns)
+    if {len(column) for column in (run_columns.run_id, run_columns.duration_ns, run_columns.cost_nano_usd)} != {
+        len(records)
+    }:
+        raise _invalid_line(
+            path, len(lines), f"its columns do not have {len(records)} entries, one for each trial above"
+        )
+    columns = zip(records, run_columns.run_id, run_columns.duration_ns, run_columns.cost_nano_usd, strict=True)
+    trials = [_trial(record, run_id, ns, cost, header.agent_hash) for (_, record), run_id, ns, cost in columns]
+    _check_trials(path, records, trials)
+    baseline, view = _from_header(header)
+    return BaselineFile(path=path, baseline=baseline, view=view, trials=tuple(trials))
 
 
-def read_baseline(path: Path) -> Carried:
-    """The baseline in a file. Raises BadInput, with the place, where it cannot be read."""
+def read_baseline_file(path: Path) -> BaselineFile:
+    """Reads a baseline from a file. Raises BadInput, with the line, if it cannot be read."""
     try:
         body = path.read_bytes()
     except OSError as error:
@@ -137,41 +147,42 @@ def read_baseline(path: Path) -> Carried:
     return decode(path, body)
 
 
-def write_baseline(carried: Carried, order: Sequence[str]) -> None:
-    """Writes the baseline to its file in one step: a reader or a crash never meets half of it. Raises BadInput."""
-    path = carried.path
+def write_baseline_file(file: BaselineFile, order: Sequence[str]) -> None:
+    """Replaces the file in one step, so that neither a reader nor a crash sees half of it. Raises BadInput."""
+    path = file.path
     try:
-        replace_file(path, encode(carried, order))
+        replace_file(path, encode(file, order))
     except OSError as error:
-        remedy = f"add `--from {carried.view.eval_run_id}` to write it elsewhere"
+        remedy = f"add `--from {file.view.eval_run_id}` to write it elsewhere"
         raise BadInput(
-            f"{path}: cannot be written ({error.strerror}); the baseline is in the store: {remedy}"
+            f"{path}: cannot be written ({error.strerror}); the baseline itself is stored: {remedy}"
         ) from error
 
 
-def bring_in(carried: Carried) -> Op:
-    """An op that keeps the baseline, its eval run and its trials in the store; what is there already stays.
+def import_baseline_file(file: BaselineFile) -> Operation[None]:
+    """An operation that stores the baseline of a file, its eval run and its trials, unless they are stored already.
 
-    Raises BadInput where the store has the same eval run or baseline with another content.
+    It raises BadInput if the store has the same eval run or baseline with different content.
     """
-
-    def op(conn: Connection) -> None:
-        bring_eval_run(carried.view, carried.trials)(conn)
-        bring_baseline(carried.baseline)(conn)
-        view, trials = load_eval_run(conn, carried.view.eval_run_id)
-        baseline = load_baseline(conn, carried.baseline.baseline_id)
-        there = Carried(path=carried.path, baseline=baseline, view=view, trials=tuple(trials))
-        if view.ended_at is None or encode(there) != encode(carried):
-            raise BadInput(
-                f"{carried.path}: the store has eval run {view.eval_run_id} with another content than the file; "
-                f"restore the file, or write it anew: {carried.remedy}"
-            )
-
-    return op
+    return _import_baseline_file(file, import_eval_run(file.view, file.trials))
 
 
-def _head(carried: Carried) -> dict[str, Any]:
-    baseline, view = carried.baseline, carried.view
+@operation
+def _import_baseline_file(conn: Connection, file: BaselineFile, add_eval_run: Operation[None]) -> None:
+    add_eval_run(conn)
+    import_baseline(file.baseline)(conn)
+    view, trials = load_eval_run(file.view.eval_run_id)(conn)
+    baseline = load_baseline(file.baseline.baseline_id)(conn)
+    stored = BaselineFile(path=file.path, baseline=baseline, view=view, trials=tuple(trials))
+    if view.ended_at is None or encode(stored) != encode(file):
+        raise BadInput(
+            f"{file.path}: the store has eval run {view.eval_run_id} with different content; "
+            f"restore the file, or write it again: {file.rewrite_command}"
+        )
+
+
+def _header(file: BaselineFile) -> dict[str, Any]:
+    baseline, view = file.baseline, file.view
     assert view.ended_at is not None
     return {
         "handrail_baseline": FORMAT,
@@ -179,28 +190,28 @@ def _head(carried: Carried) -> dict[str, Any]:
         "set_hash": baseline.set_hash,
         "agent_hash": baseline.agent_hash,
         "by": baseline.by,
-        "at": _moment(baseline.at),
+        "at": _utc(baseline.at),
         "trials": baseline.trials,
         "scored_by": _sorted(baseline.scored_by),
         "baseline_id": baseline.baseline_id,
         "eval_run": {
             "eval_run_id": view.eval_run_id,
             "cases": view.cases,
-            "started_at": _moment(view.started_at),
-            "ended_at": _moment(view.ended_at),
+            "started_at": _utc(view.started_at),
+            "ended_at": _utc(view.ended_at),
         },
     }
 
 
-def _tried(trial: Trial, agent_hash: str | None) -> dict[str, Any]:
-    verdict = trial.verdict
+def _trial_record(trial: Trial, agent_hash: str | None) -> dict[str, Any]:
+    score = trial.score
     return {
         "case": trial.case_id,
         "trial": trial.trial,
         "value": trial.value,
-        "fields": _sorted(verdict.fields),
-        "scores": _sorted(verdict.scores),
-        "notes": _sorted(verdict.notes),
+        "fields": _sorted(score.fields),
+        "scores": _sorted(score.scores),
+        "notes": _sorted(score.notes),
         "outcome": trial.outcome,
         "path": trial.path,
         "error": trial.error,
@@ -210,86 +221,88 @@ def _tried(trial: Trial, agent_hash: str | None) -> dict[str, Any]:
     }
 
 
-def _of(head: _Head) -> tuple[Baseline, EvalRunView]:
-    run = head.eval_run
+def _from_header(header: _Header) -> tuple[Baseline, EvalRunView]:
+    run = header.eval_run
     baseline = Baseline(
-        baseline_id=head.baseline_id,
-        agent=head.agent,
-        set_hash=head.set_hash,
-        agent_hash=head.agent_hash,
+        baseline_id=header.baseline_id,
+        agent=header.agent,
+        set_hash=header.set_hash,
+        agent_hash=header.agent_hash,
         eval_run_id=run.eval_run_id,
-        by=head.by,
-        at=head.at,
-        trials=head.trials,
-        scored_by=head.scored_by,
+        by=header.by,
+        at=header.at,
+        trials=header.trials,
+        scored_by=header.scored_by,
     )
     view = EvalRunView(
         eval_run_id=run.eval_run_id,
-        agent=head.agent,
-        set_hash=head.set_hash,
+        agent=header.agent,
+        set_hash=header.set_hash,
         cases=run.cases,
         started_at=run.started_at,
         ended_at=run.ended_at,
-        scored_by=head.scored_by,
+        scored_by=header.scored_by,
     )
     return baseline, view
 
 
-def _trial(tried: _Tried, run_id: str, duration_ns: int, cost: int, agent_hash: str | None) -> Trial:
+def _trial(record: _TrialRecord, run_id: str, duration_ns: int, cost: int, agent_hash: str | None) -> Trial:
     return Trial(
-        case_id=tried.case,
-        trial=tried.trial,
+        case_id=record.case,
+        trial=record.trial,
         run_id=run_id,
-        outcome=tried.outcome,
-        path=tried.path,
-        verdict=Verdict(tried.fields, tried.scores, tried.notes),
-        observed=tried.observed,
+        outcome=record.outcome,
+        path=record.path,
+        score=TrialScore(record.fields, record.scores, record.notes),
+        observed=record.observed,
         duration_ns=duration_ns,
         cost=NanoUsd(cost),
-        model=tried.model,
-        agent_hash=tried.agent_hash if "agent_hash" in tried.model_fields_set else agent_hash,
-        error=tried.error,
+        model=record.model,
+        agent_hash=record.agent_hash if "agent_hash" in record.model_fields_set else agent_hash,
+        error=record.error,
     )
 
 
 def _check_format(path: Path, line: bytes) -> None:
     try:
-        found = json.loads(line)
+        header = json.loads(line)
     except ValueError:
-        found = None
-    number = found.get("handrail_baseline") if isinstance(found, dict) else None
+        header = None
+    number = header.get("handrail_baseline") if isinstance(header, dict) else None
     if not isinstance(number, int):
         raise BadInput(f"{path}:1: not a baseline; `handrail eval baseline AGENT --write {path}` writes one")
     if number > FORMAT:
-        raise BadInput(f"{path}:1: written by a newer Handrail (format {number}, this one reads {FORMAT}); upgrade it")
+        raise BadInput(
+            f"{path}:1: written by a newer Handrail (format {number}, this one reads {FORMAT}); upgrade Handrail"
+        )
 
 
-def _check_trials(path: Path, tried: Sequence[tuple[int, _Tried]], trials: Sequence[Trial]) -> None:
-    first: dict[tuple[str, int], int] = {}
-    for (number, line), trial in zip(tried, trials, strict=True):
-        if line.value != trial.value:
-            raise _broken(path, number, f"value: {line.value} where its fields and scores make {trial.value}")
-        if (place := first.setdefault((trial.case_id, trial.trial), number)) != number:
-            raise _broken(path, number, f"trial {trial.trial} of case {trial.case_id} stands on line {place} already")
+def _check_trials(path: Path, records: Sequence[tuple[int, _TrialRecord]], trials: Sequence[Trial]) -> None:
+    first_lines: dict[tuple[str, int], int] = {}
+    for (number, record), trial in zip(records, trials, strict=True):
+        if record.value != trial.value:
+            raise _invalid_line(path, number, f"value: {record.value}, but its fields and scores give {trial.value}")
+        if (first := first_lines.setdefault((trial.case_id, trial.trial), number)) != number:
+            raise _invalid_line(path, number, f"trial {trial.trial} of case {trial.case_id} is on line {first} already")
 
 
-def _read(path: Path, number: int, line: bytes, kind: type[_LineT]) -> _LineT:
+def _read(path: Path, number: int, line: bytes, kind: type[_RecordT]) -> _RecordT:
     try:
         return kind.model_validate_json(line)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))
-        raise _broken(path, number, f"{field}: {problem['msg']}" if field else problem["msg"]) from error
+        raise _invalid_line(path, number, f"{field}: {problem['msg']}" if field else problem["msg"]) from error
 
 
-def _broken(path: Path, number: int, problem: str) -> BadInput:
-    return BadInput(f"{path}:{number}: {problem}; restore the file from version control, or write it anew")
+def _invalid_line(path: Path, number: int, problem: str) -> BadInput:
+    return BadInput(f"{path}:{number}: {problem}; restore the file from version control, or write it again")
 
 
-def _moment(at: datetime) -> str:
+def _utc(at: datetime) -> str:
     return at.astimezone(UTC).isoformat()
 
 
-def _sorted(found: Any) -> Any:
-    """As the store keeps it, in an order of its own: equal content is written alike."""
-    return json.loads(json.dumps(json.loads(as_json(found)), sort_keys=True))
+def _sorted(value: Any) -> Any:
+    """The JSON value as the store has it, with sorted keys, so that equal content is written the same."""
+    return json.loads(json.dumps(json.loads(as_json(value)), sort_keys=True))

@@ -1,17 +1,19 @@
-"""The table of baselines, each a pointer to a complete eval run. Rows are added, never rewritten: of those for one
-agent and one state of its set, the newest counts.
+"""The table of baselines, each of which points at a complete eval run.
+
+Rows are added, never rewritten: for one agent and one version of its eval set, the newest baseline is in force.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Index, Integer, Row, String, Table, Text, select
+from sqlalchemy import Column, Connection, Index, Integer, String, Table, select
 
-from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.kernel.db.columns import Packed, Timestamp
 from handrail.kernel.db.engine import insert_new
+from handrail.kernel.db.operation import Operation, operation
+from handrail.kernel.db.queries import insert_row
+from handrail.kernel.db.rows import from_row, to_row
 from handrail.kernel.db.schema import metadata
 from handrail.kernel.errors import NotFound
 
@@ -24,18 +26,18 @@ baselines = Table(
     Column("agent_hash", String),
     Column("eval_run_id", String, nullable=False),
     Column("by", String, nullable=False),
-    Column("at_ns", BigInteger, nullable=False),
-    Column("trials", Integer, nullable=False, server_default="1"),
-    Column("scored_by", Text, nullable=False, server_default="{}"),
-    Index("ix_baselines_agent_set_hash", "agent", "set_hash", "at_ns"),
+    Column("set_at", Timestamp, nullable=False, key="at"),
+    Column("trials", Integer, nullable=False),
+    Column("scorer_hashes", Packed, nullable=False, key="scored_by"),
+    Index("ix_baselines_agent_set_hash", "agent", "set_hash", "at"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """The eval run to beat, for one agent and one state of its set; `agent_hash` is that of the agent it was run on.
+    """The eval run to beat, for one agent and one version of its eval set; `agent_hash` is the fingerprint it had.
 
-    `trials` is how often each case was tried, `scored_by` the hash of everything that scored them, by name.
+    `trials` is the number of trials of each case, `scored_by` the hash of everything that scored them, by name.
     """
 
     baseline_id: str
@@ -49,71 +51,36 @@ class Baseline:
     scored_by: Mapping[str, str] = field(default_factory=dict)
 
 
-def add_baseline(baseline: Baseline) -> Callable[[Connection], None]:
-    """An op that makes `baseline` the one that counts, unless a newer one is there."""
-    row = _row(baseline)
-
-    def op(conn: Connection) -> None:
-        conn.execute(baselines.insert(), row)
-
-    return op
+def add_baseline(baseline: Baseline) -> Operation[None]:
+    """An operation that puts `baseline` in force, unless there is a newer one."""
+    return insert_row(baselines, to_row(baseline, baselines))
 
 
-def bring_baseline(baseline: Baseline) -> Callable[[Connection], None]:
-    """The same for one of elsewhere: an op that does nothing where one of its id is there."""
-    row = _row(baseline)
-
-    def op(conn: Connection) -> None:
-        insert_new(conn, baselines, row)
-
-    return op
+def import_baseline(baseline: Baseline) -> Operation[bool]:
+    """An operation that stores a baseline of another store, unless it is stored already."""
+    return operation(insert_new)(baselines, to_row(baseline, baselines))
 
 
+@operation
 def newest_baseline(conn: Connection, agent: str, set_hash: str) -> Baseline | None:
-    """The one that counts."""
+    """The baseline in force, or None."""
     query = select(baselines).where(baselines.c.agent == agent, baselines.c.set_hash == set_hash)
-    row = conn.execute(query.order_by(baselines.c.at_ns.desc(), baselines.c.baseline_id.desc()).limit(1)).one_or_none()
-    return None if row is None else _baseline(row)
+    row = conn.execute(query.order_by(baselines.c.at.desc(), baselines.c.baseline_id.desc()).limit(1)).one_or_none()
+    return None if row is None else from_row(Baseline, row)
 
 
+@operation
 def load_baseline(conn: Connection, baseline_id: str) -> Baseline:
     """The baseline of that id. Raises NotFound."""
     row = conn.execute(select(baselines).where(baselines.c.baseline_id == baseline_id)).one_or_none()
     if row is None:
-        raise NotFound(f"no baseline {baseline_id}; `handrail eval baseline` sets one")
-    return _baseline(row)
+        raise NotFound(f"no baseline {baseline_id}; `handrail eval baseline` creates one")
+    return from_row(Baseline, row)
 
 
+@operation
 def list_baselines(conn: Connection, agent: str, limit: int) -> list[Baseline]:
-    """An agent's, for any state of its set, the newest first."""
+    """An agent's baselines for any version of its eval set, the newest first."""
     query = select(baselines).where(baselines.c.agent == agent).limit(limit)
-    rows = conn.execute(query.order_by(baselines.c.at_ns.desc(), baselines.c.baseline_id.desc()))
-    return [_baseline(row) for row in rows]
-
-
-def _row(baseline: Baseline) -> dict[str, Any]:
-    return {
-        "baseline_id": baseline.baseline_id,
-        "agent": baseline.agent,
-        "set_hash": baseline.set_hash,
-        "agent_hash": baseline.agent_hash,
-        "eval_run_id": baseline.eval_run_id,
-        "by": baseline.by,
-        "at_ns": unix_ns(baseline.at),
-        "trials": baseline.trials,
-        "scored_by": json.dumps(dict(baseline.scored_by)),
-    }
-
-
-def _baseline(row: Row[Any]) -> Baseline:
-    return Baseline(
-        baseline_id=row.baseline_id,
-        agent=row.agent,
-        set_hash=row.set_hash,
-        agent_hash=row.agent_hash,
-        eval_run_id=row.eval_run_id,
-        by=row.by,
-        at=from_unix_ns(row.at_ns),
-        trials=row.trials,
-        scored_by=json.loads(row.scored_by),
-    )
+    rows = conn.execute(query.order_by(baselines.c.at.desc(), baselines.c.baseline_id.desc()))
+    return [from_row(Baseline, row) for row in rows]

@@ -1,8 +1,7 @@
-"""The evals' tables: one row per eval run, one per trial, each trial committed as it ends."""
+"""The tables of eval runs and their trials; each trial is committed as it ends."""
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,19 +18,20 @@ from sqlalchemy import (
     Row,
     String,
     Table,
-    Text,
     func,
     select,
     update,
 )
 
-from handrail.evals.scorers.score import Verdict
-from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.evals.scorers.score import TrialScore
+from handrail.kernel.db.columns import Money, Packed, Timestamp
 from handrail.kernel.db.engine import insert_new
+from handrail.kernel.db.operation import Operation, operation
+from handrail.kernel.db.queries import insert_row
+from handrail.kernel.db.rows import from_row, to_row
 from handrail.kernel.db.schema import metadata
 from handrail.kernel.errors import NotFound
 from handrail.kernel.money import NanoUsd
-from handrail.kernel.serialization import as_json
 
 eval_runs = Table(
     "eval_runs",
@@ -40,10 +40,11 @@ eval_runs = Table(
     Column("agent", String, nullable=False),
     Column("set_hash", String, nullable=False),
     Column("cases", Integer, nullable=False),
-    Column("started_ns", BigInteger, nullable=False),
-    Column("ended_ns", BigInteger),
-    Column("scored_by", Text),
-    Index("ix_eval_runs_agent_started_ns", "agent", "started_ns"),
+    Column("started_at", Timestamp, nullable=False),
+    Column("ended_at", Timestamp),
+    # Packed keeps the order of the scorers, which Json would sort.
+    Column("scorer_hashes", Packed, key="scored_by"),
+    Index("ix_eval_runs_agent_started_at", "agent", "started_at"),
 )
 trials = Table(
     "trials",
@@ -55,24 +56,36 @@ trials = Table(
     Column("outcome", String, nullable=False),
     Column("path", String),
     Column("passed", Boolean, nullable=False),
-    Column("fields", Text, nullable=False),
-    Column("observed", Text, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("fields", Packed, nullable=False),
+    Column("scores", Packed, nullable=False),
+    Column("notes", Packed, nullable=False),
+    Column("observed", Packed, nullable=False),
     Column("duration_ns", BigInteger, nullable=False),
-    Column("cost", BigInteger, nullable=False),
+    Column("cost", Money, nullable=False),
     Column("model", String),
     Column("agent_hash", String),
-    Column("value", Float, nullable=False, server_default="0"),
     Column("error", String),
-    Column("scores", Text),
 )
-_ADD_TRIAL = trials.insert()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One execution of one case.
 
-    `error` is a fault of the infrastructure, which is none of the agent's.
+    Args:
+        case_id: The case.
+        trial: Its number among the trials of the case, from 1.
+        run_id: Its run; empty if it had none.
+        outcome: The name of the run's outcome.
+        path: The run's path; None if it has none yet.
+        score: How well the trial met its case.
+        observed: The fields that the eval spec's `observe` extracted.
+        duration_ns: How long it took, in nanoseconds.
+        cost: What it cost, in billionths of a dollar.
+        model: The model that answered, if one did.
+        agent_hash: The agent's fingerprint, if the run reached a model.
+        error: The infrastructure fault that failed it; such a trial says nothing about the agent and is in no score.
     """
 
     case_id: str
@@ -80,7 +93,7 @@ class Trial:
     run_id: str
     outcome: str
     path: str | None
-    verdict: Verdict
+    score: TrialScore
     observed: Mapping[str, Any]
     duration_ns: int
     cost: NanoUsd
@@ -90,15 +103,15 @@ class Trial:
 
     @property
     def value(self) -> float:
-        """How well it did, 0 to 1."""
-        return self.verdict.value
+        """How well the trial met its case, from 0 to 1."""
+        return self.score.value
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRunView:
-    """An eval run as it stands: `ended_at` is None where it was stopped before its last trial.
+    """An eval run. `ended_at` is None while it runs, and if it was stopped before its last trial.
 
-    `scored_by` is the hash of everything that scores its trials, by name; None where it began before that was kept.
+    `scored_by` has the hash of everything that scores its trials, by name; None where that was not recorded.
     """
 
     eval_run_id: str
@@ -110,128 +123,100 @@ class EvalRunView:
     scored_by: Mapping[str, str] | None = None
 
 
-def agent_hash_of(trials: Sequence[Trial]) -> str | None:
-    """The fingerprint that most of the trials which reached a model have; None where none did.
+def most_common_agent_hash(trials: Sequence[Trial]) -> str | None:
+    """The most common fingerprint of the trials that reached a model; None where none did.
 
-    An agent that draws its prompt or its settings has several.
+    An agent whose prompt, settings or tools depend on the request has several.
     """
-    return usual(Counter(trial.agent_hash for trial in trials if trial.agent_hash is not None))
+    return most_common(Counter(trial.agent_hash for trial in trials if trial.agent_hash is not None))
 
 
-def usual(counts: Mapping[str, int]) -> str | None:
-    """The most frequent of them, of equals the one that sorts first; None where there is none."""
-    return min(counts, key=lambda found: (-counts[found], found), default=None)
+def most_common(counts: Mapping[str, int]) -> str | None:
+    """The key with the highest count, the first in sorting order if several have it; None without keys."""
+    return min(counts, key=lambda key: (-counts[key], key), default=None)
 
 
-def start(
+def start_eval_run(
     eval_run_id: str,
     agent: str,
     set_hash: str,
     cases: int,
     at: datetime,
     scored_by: Mapping[str, str] | None = None,
-) -> Callable[[Connection], None]:
-    """An op that opens an eval run."""
-    row = {
-        "eval_run_id": eval_run_id,
-        "agent": agent,
-        "set_hash": set_hash,
-        "cases": cases,
-        "started_ns": unix_ns(at),
-        "scored_by": None if scored_by is None else json.dumps(dict(scored_by)),
-    }
-
-    def op(conn: Connection) -> None:
-        conn.execute(eval_runs.insert(), row)
-
-    return op
+) -> Operation[None]:
+    """An operation that starts an eval run."""
+    view = EvalRunView(
+        eval_run_id=eval_run_id,
+        agent=agent,
+        set_hash=set_hash,
+        cases=cases,
+        started_at=at,
+        ended_at=None,
+        scored_by=scored_by,
+    )
+    return insert_row(eval_runs, to_row(view, eval_runs))
 
 
-def add_trial(eval_run_id: str, trial: Trial) -> Callable[[Connection], None]:
-    """An op that keeps a trial."""
-    row = {
-        "eval_run_id": eval_run_id,
-        "case_id": trial.case_id,
-        "trial": trial.trial,
-        "run_id": trial.run_id,
-        "outcome": trial.outcome,
-        "path": trial.path,
-        "passed": trial.verdict.passed,
-        "fields": json.dumps(dict(trial.verdict.fields)),
-        "observed": as_json(trial.observed).decode(),
-        "duration_ns": trial.duration_ns,
-        "cost": trial.cost,
-        "model": trial.model,
-        "agent_hash": trial.agent_hash,
-        "value": trial.value,
-        "error": trial.error,
-        "scores": as_json({"scores": trial.verdict.scores, "notes": trial.verdict.notes}).decode(),
-    }
-
-    def op(conn: Connection) -> None:
-        conn.execute(_ADD_TRIAL, row)
-
-    return op
+def add_trial(eval_run_id: str, trial: Trial) -> Operation[None]:
+    """An operation that stores a trial."""
+    score = trial.score
+    results = {"fields": score.fields, "scores": score.scores, "notes": score.notes, "passed": score.passed}
+    return insert_row(trials, to_row(trial, trials, eval_run_id=eval_run_id, value=trial.value, **results))
 
 
-def end(eval_run_id: str, at: datetime) -> Callable[[Connection], None]:
-    """An op that marks an eval run as complete, once: one that is gone on with keeps the time it has."""
-    unmarked = update(eval_runs).where(eval_runs.c.eval_run_id == eval_run_id, eval_runs.c.ended_ns.is_(None))
-
-    def op(conn: Connection) -> None:
-        conn.execute(unmarked, {"ended_ns": unix_ns(at)})
-
-    return op
+@operation
+def end_eval_run(conn: Connection, eval_run_id: str, at: datetime) -> None:
+    """Marks an eval run as complete; one that is complete already keeps its time."""
+    unmarked = update(eval_runs).where(eval_runs.c.eval_run_id == eval_run_id, eval_runs.c.ended_at.is_(None))
+    conn.execute(unmarked.values(ended_at=at))
 
 
-def bring_eval_run(view: EvalRunView, made: Sequence[Trial]) -> Callable[[Connection], None]:
-    """An op that keeps an eval run of elsewhere with its trials, unless one of its id is there."""
-    row = {
-        "eval_run_id": view.eval_run_id,
-        "agent": view.agent,
-        "set_hash": view.set_hash,
-        "cases": view.cases,
-        "started_ns": unix_ns(view.started_at),
-        "ended_ns": None if view.ended_at is None else unix_ns(view.ended_at),
-        "scored_by": None if view.scored_by is None else json.dumps(dict(view.scored_by)),
-    }
-
-    def op(conn: Connection) -> None:
-        if insert_new(conn, eval_runs, row):
-            for trial in made:
-                add_trial(view.eval_run_id, trial)(conn)
-
-    return op
+def import_eval_run(view: EvalRunView, imported: Sequence[Trial]) -> Operation[None]:
+    """An operation that stores an eval run of another store with its trials, unless it is stored already."""
+    return _import_eval_run(to_row(view, eval_runs), [add_trial(view.eval_run_id, trial) for trial in imported])
 
 
+@operation
+def _import_eval_run(conn: Connection, row: Mapping[str, Any], add_trials: Sequence[Operation[None]]) -> None:
+    if insert_new(conn, eval_runs, row):
+        for add in add_trials:
+            add(conn)
+
+
+@operation
 def list_eval_runs(conn: Connection, agent: str | None, limit: int, before: str | None = None) -> list[EvalRunView]:
-    """The newest first; `before` is the last eval run of the page before. An unknown one ends the list."""
-    query = select(eval_runs).order_by(eval_runs.c.started_ns.desc(), eval_runs.c.eval_run_id.desc()).limit(limit)
+    """Eval runs, the newest first.
+
+    `before` is the id of the last eval run on the previous page; an unknown id gives an empty list.
+    """
+    query = select(eval_runs).order_by(eval_runs.c.started_at.desc(), eval_runs.c.eval_run_id.desc()).limit(limit)
     if agent is not None:
         query = query.where(eval_runs.c.agent == agent)
     if before is not None:
         query = query.where(_older_than(before))
-    return [_view(row) for row in conn.execute(query)]
+    return [from_row(EvalRunView, row) for row in conn.execute(query)]
 
 
 def _older_than(eval_run_id: str) -> ColumnElement[bool]:
-    began = select(eval_runs.c.started_ns).where(eval_runs.c.eval_run_id == eval_run_id).scalar_subquery()
-    return (eval_runs.c.started_ns < began) | (
-        (eval_runs.c.started_ns == began) & (eval_runs.c.eval_run_id < eval_run_id)
+    started = select(eval_runs.c.started_at).where(eval_runs.c.eval_run_id == eval_run_id).scalar_subquery()
+    return (eval_runs.c.started_at < started) | (
+        (eval_runs.c.started_at == started) & (eval_runs.c.eval_run_id < eval_run_id)
     )
 
 
+@operation
 def load_eval_run(conn: Connection, eval_run_id: str) -> tuple[EvalRunView, Sequence[Trial]]:
     """An eval run and its trials so far, by case and trial. Raises NotFound."""
     row = conn.execute(select(eval_runs).where(eval_runs.c.eval_run_id == eval_run_id)).one_or_none()
     if row is None:
         raise NotFound(f"no eval run {eval_run_id}; `handrail eval list` shows the newest")
     query = select(trials).where(trials.c.eval_run_id == eval_run_id).order_by(trials.c.case_id, trials.c.trial)
-    return _view(row), [read_trial(each) for each in conn.execute(query)]
+    return from_row(EvalRunView, row), [trial_from_row(trial_row) for trial_row in conn.execute(query)]
 
 
-def cost_per_trial(conn: Connection, agent: str) -> NanoUsd | None:
-    """What a paid trial of the agent cost on average, in its newest eval run that cost anything; None without one."""
+@operation
+def mean_trial_cost(conn: Connection, agent: str) -> NanoUsd | None:
+    """The mean cost of a paid trial in the agent's newest eval run that cost anything; None without such a run."""
     newest = (
         select(func.sum(trials.c.cost), func.count())
         .join(eval_runs, eval_runs.c.eval_run_id == trials.c.eval_run_id)
@@ -244,31 +229,6 @@ def cost_per_trial(conn: Connection, agent: str) -> NanoUsd | None:
     return None if row is None else NanoUsd(-(-int(row[0]) // int(row[1])))
 
 
-def _view(row: Row[Any]) -> EvalRunView:
-    return EvalRunView(
-        eval_run_id=row.eval_run_id,
-        agent=row.agent,
-        set_hash=row.set_hash,
-        cases=row.cases,
-        started_at=from_unix_ns(row.started_ns),
-        ended_at=None if row.ended_ns is None else from_unix_ns(row.ended_ns),
-        scored_by=None if row.scored_by is None else json.loads(row.scored_by),
-    )
-
-
-def read_trial(row: Row[Any]) -> Trial:
-    more = json.loads(row.scores) if row.scores else {}
-    return Trial(
-        case_id=row.case_id,
-        trial=row.trial,
-        run_id=row.run_id,
-        outcome=row.outcome,
-        path=row.path,
-        verdict=Verdict(fields=json.loads(row.fields), **more),
-        observed=json.loads(row.observed),
-        duration_ns=row.duration_ns,
-        cost=NanoUsd(row.cost),
-        model=row.model,
-        agent_hash=row.agent_hash,
-        error=row.error,
-    )
+def trial_from_row(row: Row[Any]) -> Trial:
+    """The trial in a row of `trials`."""
+    return from_row(Trial, row, score=from_row(TrialScore, row))

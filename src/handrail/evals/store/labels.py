@@ -1,20 +1,23 @@
-"""The labels' tables: which trials were drawn for people to look at, and what each person said. Rows are added, never
-rewritten: a person labels a trial once.
+"""The tables of labels: which trials were sampled for people, and each person's label.
+
+Rows are added, never rewritten: a person labels a trial once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, Integer, RowMapping, String, Table, func, select
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, Integer, String, Table, and_, func, select
 
-from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.kernel.db.columns import Timestamp
 from handrail.kernel.db.engine import insert_new
+from handrail.kernel.db.operation import Operation, operation
+from handrail.kernel.db.rows import from_row, to_row
 from handrail.kernel.db.schema import metadata
 
-samples = Table(
-    "samples",
+label_samples = Table(
+    "label_samples",
     metadata,
     Column("eval_run_id", String, primary_key=True),
     Column("judge", String, primary_key=True),
@@ -36,16 +39,16 @@ labels = Table(
     Column("trial", Integer, primary_key=True),
     Column("by", String, primary_key=True),
     Column("right", Boolean),
-    Column("at_ns", BigInteger, nullable=False),
+    Column("labelled_at", Timestamp, nullable=False, key="at"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A trial drawn for people: the `position` at which they get it, and how many of them are to look.
+    """A trial sampled for people: the `position` at which they see it, and how many `people` should label it.
 
-    `judge_hash` is the fingerprint of the judge that scored it; `probability` the chance that the draw took it, with
-    the `seed` that it can be repeated by.
+    `judge_hash` is the fingerprint of the judge that scored it, `probability` the chance that it was sampled, and
+    `seed` that of the draw, by which it can be repeated.
     """
 
     eval_run_id: str
@@ -62,7 +65,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """What a person said of a trial; `right` is None where they skipped it."""
+    """A person's label of a trial; `right` is None where they skipped it."""
 
     eval_run_id: str
     judge: str
@@ -73,50 +76,48 @@ class Label:
     at: datetime
 
 
-def add_samples(drawn: Sequence[Sample]) -> Callable[[Connection], None]:
-    """An op that keeps a draw; what was drawn before stays as it was."""
-    rows = [dict(vars(each)) for each in drawn]
-
-    def op(conn: Connection) -> None:
-        for row in rows:
-            insert_new(conn, samples, row)
-
-    return op
+def add_samples(drawn: Sequence[Sample]) -> Operation[None]:
+    """An operation that stores a sample; trials that were sampled before stay as they are."""
+    rows = [to_row(sample, label_samples) for sample in drawn]
+    return _add_samples(rows)
 
 
-def add_label(label: Label) -> Callable[[Connection], bool]:
-    """An op that keeps a label, and says whether it is this person's first of the trial."""
-    row = {name: value for name, value in vars(label).items() if name != "at"} | {"at_ns": unix_ns(label.at)}
-    return lambda conn: insert_new(conn, labels, row)
+@operation
+def _add_samples(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows:
+        insert_new(conn, label_samples, row)
 
 
+def add_label(label: Label) -> Operation[bool]:
+    """An operation that stores a label, and returns whether it is this person's first of the trial."""
+    return operation(insert_new)(labels, to_row(label, labels))
+
+
+@operation
 def load_samples(conn: Connection, eval_run_id: str, judge: str) -> list[Sample]:
-    """What was drawn of an eval run for a judge, in the order in which people get it."""
-    query = select(samples).where(samples.c.eval_run_id == eval_run_id, samples.c.judge == judge)
-    return [Sample(**row) for row in conn.execute(query.order_by(samples.c.position)).mappings()]
+    """The sample of an eval run for a judge, in the order in which people see it."""
+    query = select(label_samples).where(label_samples.c.eval_run_id == eval_run_id, label_samples.c.judge == judge)
+    return [from_row(Sample, row) for row in conn.execute(query.order_by(label_samples.c.position))]
 
 
+@operation
 def load_labels(conn: Connection, eval_run_id: str, judge: str) -> list[Label]:
-    """What people said of an eval run's trials, first to last."""
+    """People's labels of an eval run's trials, oldest first."""
     query = select(labels).where(labels.c.eval_run_id == eval_run_id, labels.c.judge == judge)
-    return [_label(row) for row in conn.execute(query.order_by(labels.c.at_ns, labels.c.by)).mappings()]
+    return [from_row(Label, row) for row in conn.execute(query.order_by(labels.c.at, labels.c.by))]
 
 
-def best_labelled(conn: Connection, agent: str, judge: str) -> list[tuple[str, str]]:
-    """(eval run, the judge's hash) of an agent's labelled eval runs, that with most labels first, then the newest."""
-    same = (labels.c.eval_run_id == samples.c.eval_run_id, labels.c.judge == samples.c.judge)
-    trial = (labels.c.case_id == samples.c.case_id, labels.c.trial == samples.c.trial)
+@operation
+def list_labelled_eval_runs(conn: Connection, agent: str, judge: str) -> list[tuple[str, str]]:
+    """The (eval run id, judge's hash) of an agent's labelled eval runs: most labels first, then the newest."""
+    keys = ("eval_run_id", "judge", "case_id", "trial")
+    same_trial = and_(*(labels.c[name] == label_samples.c[name] for name in keys))
     count = func.count(labels.c.by)
     query = (
-        select(samples.c.eval_run_id, samples.c.judge_hash)
-        .join(labels, (same[0]) & (same[1]) & (trial[0]) & (trial[1]))
-        .where(samples.c.agent == agent, samples.c.judge == judge, labels.c.right.is_not(None))
-        .group_by(samples.c.eval_run_id, samples.c.judge_hash)
-        .order_by(count.desc(), samples.c.eval_run_id.desc())
+        select(label_samples.c.eval_run_id, label_samples.c.judge_hash)
+        .join(labels, same_trial)
+        .where(label_samples.c.agent == agent, label_samples.c.judge == judge, labels.c.right.is_not(None))
+        .group_by(label_samples.c.eval_run_id, label_samples.c.judge_hash)
+        .order_by(count.desc(), label_samples.c.eval_run_id.desc())
     )
     return [(row.eval_run_id, row.judge_hash) for row in conn.execute(query)]
-
-
-def _label(row: RowMapping) -> Label:
-    kept: dict[str, Any] = {name: value for name, value in row.items() if name != "at_ns"}
-    return Label(**kept, at=from_unix_ns(row["at_ns"]))

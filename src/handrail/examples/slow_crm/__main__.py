@@ -1,7 +1,7 @@
-"""The lesson in one go: what the slow agent's trace says, and what the agent that was made of it takes.
+"""Shows what the slow agent's trace recommends, and how fast an agent is that follows the recommendation.
 
 python -m handrail.examples.slow_crm          # in simulated time
-python -m handrail.examples.slow_crm --real   # really waiting, 12 seconds
+python -m handrail.examples.slow_crm --real   # in real time, 12 seconds
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from handrail import GovernedAgent, Runtime, Settings, use_runtime
 from handrail.testing import sandbox
 
 from .agent import agent, fast
-from .crm import sleeping_by
-from .simulation import IN_A_ROW, SIDE_BY_SIDE, Simulation
+from .crm import use_sleep
+from .simulation import PARALLEL, SEQUENTIAL, Simulation
 
 QUESTION = "Where is my parcel?"
 CUSTOMER = "u-1077"
@@ -28,28 +28,37 @@ _PROGRAM = "from handrail.cli import main; main()"
 
 
 def main() -> None:
-    """Runs both agents on a store of their own and lets `handrail traces slow` say where the time goes."""
-    run = really if "--real" in sys.argv[1:] else simulated
+    """Runs both agents on a temporary store, and `handrail traces slow` on their traces."""
+    run = run_in_real_time if "--real" in sys.argv[1:] else run_simulated
     with tempfile.TemporaryDirectory() as folder:
-        took = run(agent, IN_A_ROW, Path(folder))
-        _say(f"The agent took {took.total_seconds():.1f} s.\n\n$ handrail traces slow")
-        _say(_traces_slow(folder))
-        finding = json.loads(_traces_slow(folder, "--json"))["findings"][0]
-        took = run(fast, SIDE_BY_SIDE, Path(folder))
-    _say("The same agent, its look-ups begun beside the first model call:")
-    _say(f"  predicted {finding['trace_then_ns'] / 1e9:.1f} s\n  took      {took.total_seconds():.1f} s")
+        duration = run(agent, SEQUENTIAL, Path(folder))
+        _print(f"The agent took {duration.total_seconds():.1f} s.\n\n$ handrail traces slow")
+        _print(_traces_slow(folder))
+        opportunity = json.loads(_traces_slow(folder, "--json"))["opportunities"][0]
+        duration = run(fast, PARALLEL, Path(folder))
+    _print("The same agent, with its lookups started together with the first model call:")
+    _print(f"  predicted {opportunity['trace_then_ns'] / 1e9:.1f} s\n  took      {duration.total_seconds():.1f} s")
 
 
-def simulated(governed: GovernedAgent[Any, str], at_once: Sequence[int], folder: Path) -> timedelta:
-    """How long the agent takes to answer, in time that does not pass; its trace is in the folder's store."""
+def run_simulated(governed: GovernedAgent[Any, str], sleepers: Sequence[int], folder: Path) -> timedelta:
+    """Runs an agent in simulated time; its trace is in the store in `folder`.
+
+    Args:
+        governed: The agent.
+        sleepers: As for `Simulation.run`.
+        folder: Where the store is.
+
+    Returns:
+        How long the agent took to answer.
+    """
     simulation = Simulation()
-    with sandbox(folder, clock=simulation.clock), sleeping_by(simulation.sleep):
-        outcome = asyncio.run(simulation.run(governed.run(QUESTION, user=CUSTOMER), at_once))
+    with sandbox(folder, clock=simulation.clock), use_sleep(simulation.sleep):
+        outcome = asyncio.run(simulation.run(governed.run(QUESTION, user=CUSTOMER), sleepers))
     return outcome.facts.duration
 
 
-def really(governed: GovernedAgent[Any, str], _at_once: Sequence[int], folder: Path) -> timedelta:
-    """The same, waiting for it."""
+def run_in_real_time(governed: GovernedAgent[Any, str], _sleepers: Sequence[int], folder: Path) -> timedelta:
+    """Runs an agent in real time; arguments and result are those of `run_simulated`."""
     runtime = Runtime(Settings(base=folder))
     try:
         with use_runtime(runtime):
@@ -59,14 +68,14 @@ def really(governed: GovernedAgent[Any, str], _at_once: Sequence[int], folder: P
 
 
 def _traces_slow(folder: str, *options: str) -> str:
-    """What the program prints, in that folder."""
+    """What `handrail traces slow` prints in `folder`."""
     command = [sys.executable, "-c", _PROGRAM, "traces", "slow", *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HANDRAIL_")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)  # noqa: S603 - our own
-    return done.stdout.decode()
+    completed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)  # noqa: S603 - our own
+    return completed.stdout.decode()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 

@@ -1,6 +1,6 @@
-"""Two agents that answer a customer's question with what the CRM has on the customer.
+"""Two agents that answer a customer's question from the customer's file in the CRM.
 
-The model is simulated: it takes 1.1 s to ask for the customer's file and 1.3 s to answer from it.
+The model is simulated: it takes 1.1 s to call the tool that reads the file, and 1.3 s to answer from it.
 """
 
 import asyncio
@@ -13,38 +13,38 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from handrail import RunRequest, govern, parallel, tool
 
-from .crm import invoices, orders, takes, tickets
+from .crm import invoices, orders, tickets, wait
 
-File = tuple[list[str], list[str], list[str]]
-"""What the CRM has on a customer: orders, tickets, invoices."""
+CustomerFile = tuple[list[str], list[str], list[str]]
+"""A customer's orders, tickets and invoices."""
 
 
-async def _think(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+async def _respond(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
     [*_, last] = messages[-1].parts
     if isinstance(last, ToolReturnPart):
-        await takes(1.3)
+        await wait(1.3)
         return ModelResponse([TextPart("Your parcel was shipped on Monday.")])
-    await takes(1.1)
+    await wait(1.1)
     return ModelResponse([ToolCallPart("customer_file", {})])
 
 
-MODEL = FunctionModel(_think, model_name="simulated")
+MODEL = FunctionModel(_respond, model_name="simulated")
 
 
-async def customer_file(ctx: RunContext[str]) -> File:
+async def customer_file(ctx: RunContext[str]) -> CustomerFile:
     """Read what the CRM has on the customer who asks."""
     customer = ctx.deps
     return await orders(customer), await tickets(customer), await invoices(customer)
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """A file that is on its way."""
+class PrefetchedFile:
+    """A file that is being read while the model is called."""
 
-    file: Awaitable[File]
+    file: Awaitable[CustomerFile]
 
 
-async def customer_file_ahead(ctx: RunContext[Ahead]) -> File:
+async def prefetched_customer_file(ctx: RunContext[PrefetchedFile]) -> CustomerFile:
     """Read what the CRM has on the customer who asks."""
     return await ctx.deps.file
 
@@ -53,10 +53,10 @@ def _customer(request: RunRequest) -> str:
     return request.user
 
 
-def _look_up(request: RunRequest) -> Ahead:
-    """Begins before the model is asked. A run whose model asks for no file has looked it up for nothing."""
+def _prefetch(request: RunRequest) -> PrefetchedFile:
+    """Starts the lookups before the model is called; wasted if the model does not call the tool."""
     customer = request.user
-    return Ahead(asyncio.ensure_future(parallel(orders(customer), tickets(customer), invoices(customer))))
+    return PrefetchedFile(asyncio.ensure_future(parallel(orders(customer), tickets(customer), invoices(customer))))
 
 
 agent = govern(
@@ -65,7 +65,9 @@ agent = govern(
     deps=_customer,
 )
 fast = govern(
-    Agent(MODEL, deps_type=Ahead, tools=[tool(customer_file_ahead, effect="reads", name="customer_file")]),
+    Agent(
+        MODEL, deps_type=PrefetchedFile, tools=[tool(prefetched_customer_file, effect="reads", name="customer_file")]
+    ),
     name="fast-crm",
-    deps=_look_up,
+    deps=_prefetch,
 )

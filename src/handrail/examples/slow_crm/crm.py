@@ -1,4 +1,4 @@
-"""A CRM that takes its time: three look-ups that need the customer's name and nothing else."""
+"""A slow CRM: three lookups that need only the customer's id."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -13,8 +13,8 @@ _sleep: ContextVar[Sleep] = ContextVar("slow_crm_sleep", default=asyncio.sleep)
 
 
 @contextmanager
-def sleeping_by(sleep: Sleep) -> Iterator[None]:
-    """In the block, everything here takes the time that `sleep` makes of it."""
+def use_sleep(sleep: Sleep) -> Iterator[None]:
+    """Makes the lookups and the model wait by calling `sleep` inside the block."""
     token = _sleep.set(sleep)
     try:
         yield
@@ -22,30 +22,33 @@ def sleeping_by(sleep: Sleep) -> Iterator[None]:
         _sleep.reset(token)
 
 
-async def takes(seconds: float) -> None:
-    """Takes that long."""
+async def wait(seconds: float) -> None:
+    """Waits by calling the current `sleep` function."""
     await _sleep.get()(seconds)
 
 
 @step("look up orders")
 async def orders(customer: str) -> list[str]:
-    await takes(2.1)
-    return _KNOWN.get(customer, {}).get("orders", [])
+    """The customer's orders."""
+    await wait(2.1)
+    return _CUSTOMERS.get(customer, {}).get("orders", [])
 
 
 @step("look up tickets")
 async def tickets(customer: str) -> list[str]:
-    await takes(1.9)
-    return _KNOWN.get(customer, {}).get("tickets", [])
+    """The customer's support tickets."""
+    await wait(1.9)
+    return _CUSTOMERS.get(customer, {}).get("tickets", [])
 
 
 @step("look up invoices")
 async def invoices(customer: str) -> list[str]:
-    await takes(1.8)
-    return _KNOWN.get(customer, {}).get("invoices", [])
+    """The customer's invoices."""
+    await wait(1.8)
+    return _CUSTOMERS.get(customer, {}).get("invoices", [])
 
 
-_KNOWN: Mapping[str, Mapping[str, list[str]]] = {
+_CUSTOMERS: Mapping[str, Mapping[str, list[str]]] = {
     "u-1077": {
         "orders": ["1042: two bookends, shipped on Monday"],
         "tickets": ["88: asked for an invoice, answered"],

@@ -1,4 +1,4 @@
-"""Time that passes only while everybody waits, so that seconds of waiting take none."""
+"""Simulated time: it passes only while every task waits, so seconds of waiting take no time."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -9,16 +9,16 @@ from handrail.testing import VirtualClock
 
 T = TypeVar("T")
 
-_SETTLING = 200
-"""Turns of the event loop in which whoever was woken gets to where it waits again."""
+_TURNS_TO_SETTLE = 200
+"""Turns of the event loop after which every task that was woken waits again."""
 
-IN_A_ROW = (1, 1, 1, 1, 1)
-SIDE_BY_SIDE = (4, 3, 2, 1, 1)
-"""How many wait at once, before each time that one of them is done."""
+SEQUENTIAL = (1, 1, 1, 1, 1)
+PARALLEL = (4, 3, 2, 1, 1)
+"""How many tasks sleep at the same time before each wake-up."""
 
 
 class Simulation:
-    """A clock, and the waiting that moves it."""
+    """A virtual clock that advances by itself once enough tasks sleep."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock(datetime.now(UTC))
@@ -30,25 +30,30 @@ class Simulation:
         self._due.append(self._elapsed + seconds)
         await self.clock.sleep(seconds)
 
-    async def run(self, work: Coroutine[Any, Any, T], at_once: Sequence[int]) -> T:
-        """The result of `work`. Time moves on to the next who is done once as many wait as `at_once` says."""
+    async def run(self, work: Coroutine[Any, Any, T], sleepers: Sequence[int]) -> T:
+        """Runs `work` and returns its result.
+
+        Args:
+            work: The coroutine to run; it waits by calling `sleep`.
+            sleepers: For each wake-up in turn, how many tasks have to sleep before the clock advances to it.
+        """
         task = asyncio.ensure_future(work)
-        for waiting in at_once:
-            while len(self._due) < waiting and not task.done():
-                await _turns(1)
-            await _turns(_SETTLING)
+        for count in sleepers:
+            while len(self._due) < count and not task.done():
+                await _yield_to_others(1)
+            await _yield_to_others(_TURNS_TO_SETTLE)
             if self._due:
-                self._move_on()
+                self._advance()
         return await task
 
-    def _move_on(self) -> None:
+    def _advance(self) -> None:
         due = min(self._due)
         self.clock.advance(due - self._elapsed)
         self._elapsed = due
-        self._due = [each for each in self._due if each > due]
+        self._due = [wake_up for wake_up in self._due if wake_up > due]
 
 
-async def _turns(count: int) -> None:
-    """Lets everybody else have so many turns."""
+async def _yield_to_others(count: int) -> None:
+    """Lets all other tasks run for `count` turns of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The shop's order desk: a small SQLite database that the agent's tools read and refund on."""
+"""The shop's order desk: a small SQLite database, which the agent's tools read and make refunds in."""
 
 import datetime as dt
 import sqlite3
@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 Status = Literal["placed", "paid", "shipped", "delivered", "lost", "cancelled", "returned"]
 
 DESK_TODAY = dt.date(2026, 11, 20)
-"""The desk's fixed day, so that its facts, and what is due by them, do not age."""
+"""The desk's fixed date, so that the refunds that are due stay the same."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS customers (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL UNIQUE);
@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS tickets (
 
 
 class DeskError(ValueError):
-    """The desk cannot do what was asked; nothing was written."""
+    """The desk rejected a request; nothing was written."""
 
 
 class UnknownOrder(DeskError):
@@ -66,15 +66,17 @@ class UnknownOrder(DeskError):
 
 
 class RefundImpossible(DeskError):
-    """The refund is not positive, is more than the desk still holds, or reuses another refund's key."""
+    """The refund is not positive, exceeds what the shop still holds, or reuses the key of another refund."""
 
 
 class TicketImpossible(DeskError):
-    """The ticket reuses another ticket's key."""
+    """The ticket reuses the key of another ticket."""
 
 
 @dataclass(frozen=True)
 class Item:
+    """One line of an order; the price of one unit in cents."""
+
     name: str
     quantity: int
     unit_cents: int
@@ -95,6 +97,7 @@ class Order:
 
     @property
     def total_cents(self) -> int:
+        """What the items cost together."""
         return sum(item.quantity * item.unit_cents for item in self.items)
 
 
@@ -110,11 +113,14 @@ class Charge:
 
     @property
     def held_cents(self) -> int:
+        """What was captured and not refunded."""
         return self.captured_cents - self.refunded_cents
 
 
 @dataclass(frozen=True)
 class Refund:
+    """Money that was given back; `key` identifies the request for it."""
+
     id: int
     key: str
     order: str
@@ -126,6 +132,8 @@ class Refund:
 
 @dataclass(frozen=True)
 class Ticket:
+    """Work for a colleague; `key` identifies the request for it."""
+
     id: int
     key: str
     order: str | None
@@ -134,14 +142,22 @@ class Ticket:
 
 
 def held_cents(charges: Sequence[Charge]) -> int:
-    """What the shop still holds of these charges, and so the most it can refund."""
+    """What the shop still holds of these charges, in cents: the most that it can refund."""
     return sum(charge.held_cents for charge in charges)
 
 
 def split_refund(charges: Sequence[Charge], cents: int) -> dict[int, int]:
-    """How a refund is taken from an order's charges, the latest first: charge id -> cents.
+    """Splits a refund over an order's charges, the latest first.
 
-    Raises RefundImpossible when `cents` is not between 1 and what is held.
+    Args:
+        charges: All charges of the order.
+        cents: The refund.
+
+    Returns:
+        Cents by charge id.
+
+    Raises:
+        RefundImpossible: `cents` is not between 1 and what is held.
     """
     held = held_cents(charges)
     if not 0 < cents <= held:
@@ -156,9 +172,9 @@ def split_refund(charges: Sequence[Charge], cents: int) -> dict[int, int]:
 
 
 class Desk:
-    """Orders, charges, refunds and tickets in one SQLite file, or in memory with ":memory:".
+    """Orders, charges, refunds and tickets in a SQLite file, or in memory with ":memory:".
 
-    One connection behind a lock serves all threads; other processes may open the same file.
+    All threads share one connection behind a lock; other processes may open the same file.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -178,12 +194,13 @@ class Desk:
         self.close()
 
     def close(self) -> None:
+        """Closes the database."""
         with self._lock:
             self._connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of the block's writes, or none of them."""
+        """A transaction: all writes of the block, or none."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -194,7 +211,7 @@ class Desk:
             self._connection.execute("COMMIT")
 
     def find_order(self, number: str) -> Order | None:
-        """The order with this number, None when there is none; "#1042" finds 1042."""
+        """The order with this number, with or without a leading "#"; None if there is none."""
         number = number.strip().removeprefix("#")
         row = self._rows(
             "SELECT o.number, c.name, o.status, o.placed_on, o.shipped_on, o.delivered_on, o.currency"
@@ -203,10 +220,10 @@ class Desk:
         )
         if not row:
             return None
-        found, customer, status, placed_on, shipped_on, delivered_on, currency = row[0]
+        order_number, customer, status, placed_on, shipped_on, delivered_on, currency = row[0]
         items = self._rows("SELECT name, quantity, unit_cents FROM items WHERE order_number = ? ORDER BY rowid", number)
         return Order(
-            number=found,
+            number=order_number,
             customer=customer,
             status=status,
             placed_on=dt.date.fromisoformat(placed_on),
@@ -217,8 +234,8 @@ class Desk:
         )
 
     def list_charges(self, number: str) -> list[Charge]:
-        """The order's charges, oldest first; UnknownOrder when there is no such order."""
-        order = self._known(number)
+        """The order's charges, oldest first. Raises UnknownOrder."""
+        order = self._require_order(number)
         rows = self._rows(
             "SELECT id, charged_on, captured_cents, refunded_cents FROM charges WHERE order_number = ?"
             " ORDER BY charged_on, id",
@@ -230,13 +247,21 @@ class Desk:
         ]
 
     def refund(self, number: str, cents: int, reason: str, key: str) -> Refund:
-        """Give `cents` of the order's currency back; asked again with the same key, returns the first refund.
+        """Makes a refund. Called again with the same key, it returns the first refund.
 
-        Raises UnknownOrder, or RefundImpossible when the desk does not hold that much or the key names another refund.
+        Args:
+            number: The order's number.
+            cents: The amount, in cents of the order's currency.
+            reason: Why it is refunded.
+            key: Identifies the request, so that it is refunded once only.
+
+        Raises:
+            UnknownOrder: There is no such order.
+            RefundImpossible: The shop does not hold that much, or the key belongs to another refund.
         """
         with self.transaction() as connection:
-            order = self._known(number)
-            first = self._refund_by(key)
+            order = self._require_order(number)
+            first = self._refund_with(key)
             if first:
                 if (first.order, first.cents) != (order.number, cents):
                     raise RefundImpossible(f"key {key!r} already refunded {first.cents} cents of order {first.order}")
@@ -245,24 +270,31 @@ class Desk:
                 connection.execute(
                     "UPDATE charges SET refunded_cents = refunded_cents + ? WHERE id = ?", (part, charge_id)
                 )
-            made = connection.execute(
+            cursor = connection.execute(
                 "INSERT INTO refunds (key, order_number, cents, reason, made_on) VALUES (?, ?, ?, ?, ?)",
                 (key, order.number, cents, reason, DESK_TODAY.isoformat()),
             )
-            return Refund(_row_id(made), key, order.number, cents, order.currency, reason, DESK_TODAY)
+            return Refund(_row_id(cursor), key, order.number, cents, order.currency, reason, DESK_TODAY)
 
     def list_refunds(self) -> list[Refund]:
-        """Every refund that was ever made, oldest first."""
+        """All refunds, oldest first."""
         rows = self._rows("SELECT key FROM refunds ORDER BY id")
-        return [refund for (key,) in rows if (refund := self._refund_by(key))]
+        return [refund for (key,) in rows if (refund := self._refund_with(key))]
 
     def open_ticket(self, number: str | None, summary: str, key: str) -> Ticket:
-        """Leave work for a person; asked again with the same key, returns the first ticket.
+        """Opens a ticket for a colleague. Called again with the same key, it returns the first ticket.
 
-        Raises UnknownOrder, or TicketImpossible when the key names another order's ticket.
+        Args:
+            number: The order's number, if the ticket is about an order.
+            summary: What the colleague has to do.
+            key: Identifies the request, so that one ticket only is opened.
+
+        Raises:
+            UnknownOrder: There is no such order.
+            TicketImpossible: The key belongs to a ticket for another order.
         """
         with self.transaction() as connection:
-            order = self._known(number).number if number is not None else None
+            order = self._require_order(number).number if number is not None else None
             rows = self._rows("SELECT id, order_number, summary, opened_on FROM tickets WHERE key = ?", key)
             if rows:
                 ticket_id, first_order, first_summary, opened_on = rows[0]
@@ -270,19 +302,19 @@ class Desk:
                 if first.order != order:
                     raise TicketImpossible(f"key {key!r} already opened ticket {first.id} for order {first.order}")
                 return first
-            made = connection.execute(
+            cursor = connection.execute(
                 "INSERT INTO tickets (key, order_number, summary, opened_on) VALUES (?, ?, ?, ?)",
                 (key, order, summary, DESK_TODAY.isoformat()),
             )
-            return Ticket(_row_id(made), key, order, summary, DESK_TODAY)
+            return Ticket(_row_id(cursor), key, order, summary, DESK_TODAY)
 
-    def _known(self, number: str) -> Order:
+    def _require_order(self, number: str) -> Order:
         order = self.find_order(number)
         if order is None:
             raise UnknownOrder(f"the desk has no order {number!r}; check the number with the customer")
         return order
 
-    def _refund_by(self, key: str) -> Refund | None:
+    def _refund_with(self, key: str) -> Refund | None:
         rows = self._rows(
             "SELECT r.id, r.order_number, r.cents, o.currency, r.reason, r.made_on"
             " FROM refunds r JOIN orders o ON o.number = r.order_number WHERE r.key = ?",

@@ -1,26 +1,26 @@
-"""The way on without a model: words decide what a message is about, the desk decides about money.
+"""Triage without a model: keywords decide what a message is about, the desk's facts whether a refund is due.
 
-Rules answer only what they recognise. A message they cannot sort, or one too long to be one customer's one question,
-gets None, and a person reads it.
+The rules answer only what they recognise. They return None for a message that they cannot sort, or that is too long to
+be one customer's question; a person then reads it.
 """
 
 import re
 from collections.abc import Iterable
 
 from .desk import Desk, Order, Status
-from .due import refund_due
+from .refund_policy import refund_due
 from .triage import Category, Triage
 
 _LONGEST = 2_000
-"""Characters; beyond it a message is a thread or a log in which other people's words would count as the customer's."""
+"""Characters; a longer message is a thread or a log, where other people's words would count as the customer's."""
 
 
 def _any_of(*stems: str) -> re.Pattern[str]:
-    """Matches a word that begins with one of the stems; in Japanese and Arabic, a stem anywhere."""
+    """Matches a word that starts with one of the stems; in Japanese and Arabic, a stem anywhere."""
     return re.compile("|".join(stem if ord(stem[0]) > 0x05FF else rf"\b{stem}" for stem in stems), re.IGNORECASE)
 
 
-# In the order of policy.md: of the categories whose words occur, the first one counts.
+# In the order of policy.md: of the categories whose words occur, the first counts.
 _TOPICS: dict[Category, re.Pattern[str]] = {
     "account": _any_of(
         "password", "log ?in", "logged in", "sign in", "my account", "newsletter", "unsubscribe", "personal data",
@@ -87,7 +87,7 @@ _MONEY_BACK = _any_of(
 _BY_STATUS: dict[Status, Category] = {
     "shipped": "delivery", "lost": "delivery", "delivered": "return", "cancelled": "billing", "returned": "billing",
 }  # fmt: skip
-"""What a customer who only asks for money back is likely to mean, by what became of the order."""
+"""What a customer who only asks for money back probably means, by the status of the order."""
 
 _REPLIES: dict[Category, str] = {
     "account": "Thank you for your message about your account. We are looking at it and will answer by e-mail.",
@@ -102,11 +102,11 @@ _REPLIES: dict[Category, str] = {
 
 
 def triage_by_rules(message: str, desk: Desk) -> Triage | None:
-    """The triage of one message by words and desk facts alone, or None where they do not suffice."""
+    """The triage of one message by keywords and the desk's facts; None if they are not enough."""
     text = _own_words(message)
     if len(text) > _LONGEST:
         return None
-    orders = _orders_named(text, desk)
+    orders = _named_orders(text, desk)
     if len(orders) > 1:
         return None
     order = orders[0] if orders else None
@@ -125,7 +125,7 @@ def triage_by_rules(message: str, desk: Desk) -> Triage | None:
 
 
 def _own_words(message: str) -> str:
-    """The message without the lines it quotes: those are somebody else's."""
+    """The message without quoted lines, which other people wrote."""
     return "\n".join(line for line in message.splitlines() if not line.lstrip().startswith(">"))
 
 
@@ -133,7 +133,7 @@ def _category(text: str, order: Order | None, *, faulty: bool) -> Category | Non
     topic = next((category for category, words in _TOPICS.items() if words.search(text)), None)
     if topic == "cancel" and order and order.status == "cancelled":
         return "billing"
-    # Who writes of a broken article also writes of its delivery; the reverse is rare.
+    # Messages about a broken article often mention its delivery; the reverse is rare.
     if faulty and topic in (None, "delivery", "product", "complaint"):
         return "return"
     if topic is None and order and _MONEY_BACK.search(text):
@@ -141,7 +141,7 @@ def _category(text: str, order: Order | None, *, faulty: bool) -> Category | Non
     return topic
 
 
-def _orders_named(text: str, desk: Desk) -> list[Order]:
-    """The orders on the desk that the text names, each once, in the order of mention."""
+def _named_orders(text: str, desk: Desk) -> list[Order]:
+    """The orders that the text mentions, each once, in the order of mention."""
     numbers: Iterable[str] = dict.fromkeys(re.findall(r"(?<!\d)\d{4}(?!\d)", text))
     return [order for number in numbers if (order := desk.find_order(number))]

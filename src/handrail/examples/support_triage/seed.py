@@ -1,4 +1,4 @@
-"""The desk as the demo and the eval set find it: invented orders, some for each rule of policy.md."""
+"""The desk's contents for the demo and the eval set: invented orders, some for each rule of policy.md."""
 
 import datetime as dt
 from pathlib import Path
@@ -8,7 +8,7 @@ from .desk import DESK_TODAY, Desk, Status
 
 
 class SeedOrder(NamedTuple):
-    """An order in one line: days are "MM-DD" of 2026, items are (name, quantity, cents each)."""
+    """An order in one line: dates are "MM-DD" of 2026, items are (name, quantity, cents each)."""
 
     number: str
     customer: int
@@ -86,11 +86,11 @@ ORDERS = [
 
 
 SEEDED = "seed-"
-"""What the keys of the refunds begin with that the desk opens with."""
+"""The prefix of the keys of the refunds that the desk starts with."""
 
 
 def create_desk(path: Path | str = ":memory:") -> Desk:
-    """Open the desk at `path` and fill it if it is empty; a desk already in use is opened as it is."""
+    """Opens the desk at `path`, and fills it if it is empty; a desk with orders is opened as it is."""
     desk = Desk(path)
     with desk.transaction() as connection:
         if connection.execute("SELECT 1 FROM orders").fetchone():

@@ -1,6 +1,6 @@
-"""What the agent can do at the order desk, and when it may: a tool that cannot help now is not offered.
+"""The agent's tools at the order desk, and when each is offered: a tool that cannot help now is left out.
 
-The desk decides what is due; a model is told, not asked.
+The desk's facts decide whether a refund is due; the model only reads the result.
 """
 
 import re
@@ -11,7 +11,7 @@ from pydantic_ai.messages import ToolReturnPart
 from handrail import idempotency_key
 
 from .desk import Desk, DeskError, Order, held_cents
-from .due import refund_due
+from .refund_policy import refund_due
 from .triage import Category
 
 _DUE = "Refund due: yes"
@@ -30,7 +30,8 @@ def find_order(ctx: RunContext[Desk], number: str) -> str:
     items = ", ".join(f"{item.quantity} x {item.name}" for item in order.items)
     charges = [charge for charge in ctx.deps.list_charges(number) if charge.captured_cents]
     several = f"; {_SEVERAL}" if len(charges) > 1 else ""
-    return f"Order {order.number}: {' '.join([order.status, *days])}; {items}{several}. {_due(ctx.deps, order)}."
+    status = " ".join([order.status, *days])
+    return f"Order {order.number}: {status}; {items}{several}. {_refund_status(ctx.deps, order)}."
 
 
 def list_charges(ctx: RunContext[Desk], number: str) -> str:
@@ -48,8 +49,8 @@ def list_charges(ctx: RunContext[Desk], number: str) -> str:
 
 def refund(ctx: RunContext[Desk], number: str, cents: int, reason: Category) -> str:
     """Give money back for an order. It cannot be undone."""
-    made = ctx.deps.refund(number, cents, reason, key=idempotency_key())
-    return f"Refunded {made.cents} cents {made.currency} for order {made.order}."
+    refunded = ctx.deps.refund(number, cents, reason, key=idempotency_key())
+    return f"Refunded {refunded.cents} cents {refunded.currency} for order {refunded.order}."
 
 
 def open_ticket(ctx: RunContext[Desk], summary: str, number: str | None = None) -> str:
@@ -59,29 +60,29 @@ def open_ticket(ctx: RunContext[Desk], summary: str, number: str | None = None) 
 
 
 def when_named(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
-    """Offers the look-up while the message has a number that may be an order's, twice at most."""
-    named = re.search(r"\d{3,}", str(ctx.prompt or ""))
-    return definition if named and len(_told(ctx)) < 2 else None
+    """Offers the lookup, at most twice, if the message has a number that may be an order's."""
+    has_number = re.search(r"\d{3,}", str(ctx.prompt or "")) is not None
+    return definition if has_number and len(_lookup_results(ctx)) < 2 else None
 
 
 def when_unclear(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
-    """Offers the list of charges, once, where an order has more than one: its sum does not explain itself."""
-    asked = any(part.tool_name == definition.name for part in _returns(ctx))
-    return definition if not asked and any(_SEVERAL in told for told in _told(ctx)) else None
+    """Offers the list of charges once, if an order has several, since the lookup does not show them."""
+    called = any(part.tool_name == definition.name for part in _returns(ctx))
+    return definition if not called and any(_SEVERAL in result for result in _lookup_results(ctx)) else None
 
 
 def when_due(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
-    """Offers a refund only after the desk said that one is due."""
-    return definition if any(_DUE in told for told in _told(ctx)) else None
+    """Offers a refund only after a lookup said that one is due."""
+    return definition if any(_DUE in result for result in _lookup_results(ctx)) else None
 
 
 def when_unknown(ctx: RunContext[Desk], definition: ToolDefinition) -> ToolDefinition | None:
-    """Offers a ticket, once, where the desk does not know the order: a colleague must search for it."""
-    asked = any(part.tool_name == definition.name for part in _returns(ctx))
-    return definition if not asked and any(_UNKNOWN in told for told in _told(ctx)) else None
+    """Offers a ticket once, if the desk does not know the order, so that a colleague searches for it."""
+    called = any(part.tool_name == definition.name for part in _returns(ctx))
+    return definition if not called and any(_UNKNOWN in result for result in _lookup_results(ctx)) else None
 
 
-def _told(ctx: RunContext[Desk]) -> list[str]:
+def _lookup_results(ctx: RunContext[Desk]) -> list[str]:
     return [str(part.content) for part in _returns(ctx) if part.tool_name == "find_order"]
 
 
@@ -90,10 +91,11 @@ def _returns(ctx: RunContext[Desk]) -> list[ToolReturnPart]:
     return [part for part in parts if isinstance(part, ToolReturnPart)]
 
 
-def _due(desk: Desk, order: Order) -> str:
+def _refund_status(desk: Desk, order: Order) -> str:
     charges = desk.list_charges(order.number)
     if refund_due(order, charges, faulty=False):
-        over = held_cents(charges) - order.total_cents
-        cents = over if over > 0 and order.status not in ("cancelled", "lost", "returned") else held_cents(charges)
+        held = held_cents(charges)
+        overcharged = held - order.total_cents
+        cents = overcharged if overcharged > 0 and order.status not in ("cancelled", "lost", "returned") else held
         return f"{_DUE}, {cents} cents"
     return _DUE_IF_FAULTY if refund_due(order, charges, faulty=True) else _NOT_DUE

@@ -1,4 +1,4 @@
-"""What the agent answers: where a customer's message goes and what should happen next."""
+"""The agent's output: where a customer's message goes, and what should happen next."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 from pydantic_ai import RunContext
 
 from .desk import Desk
-from .due import refund_due
+from .refund_policy import refund_due
 
 Category = Literal["delivery", "billing", "return", "product", "account", "cancel", "complaint", "other"]
 
@@ -34,6 +34,6 @@ def triage(
 
     `need` comes first, so that the model has said what it is about before it sorts it.
     """
-    found = ctx.deps.find_order(order) if order else None
-    due = found is not None and refund_due(found, ctx.deps.list_charges(found.number), faulty=faulty)
-    return Triage(category=category, order=found.number if found else None, refund=due, escalate=escalate, reply=reply)
+    known = ctx.deps.find_order(order) if order else None
+    due = known is not None and refund_due(known, ctx.deps.list_charges(known.number), faulty=faulty)
+    return Triage(category=category, order=known.number if known else None, refund=due, escalate=escalate, reply=reply)

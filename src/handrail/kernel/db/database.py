@@ -1,23 +1,29 @@
 """The database: `write` makes one call's operations atomic and durable, `read` goes around the writer.
 
-results = await db.write(start_run(run), hold(estimate))     # both or neither, on disk when it returns
-rows = await db.read(lambda conn: conn.execute(select(runs)).all())
+    results = await db.write(start(run), hold(request))     # both or neither, on disk when it returns
+    run = await db.read(load_run(run_id, now))
+
+`operation.py` says what an operation is.
 """
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Engine
 
 from handrail.kernel.errors import StoreBusy
 
-from .engine import in_transaction, reading_engine, store_errors, store_url, writing_engine
-from .group_writer import GroupWriter, Op
+from .engine import describe_store, in_transaction, reading_engine, store_errors, store_url, writing_engine
+from .group_writer import GroupWriter
+from .operation import Operation
 from .schema import ensure_current
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _ATTEMPTS = 5
@@ -39,10 +45,17 @@ class Database:
 
     @classmethod
     def open(cls, store: str, base: Path = Path()) -> "Database":
-        """The store at a path or URL, its tables made or brought up to date on SQLite.
+        """Opens the store at a path or URL; on SQLite its tables are created or brought up to date.
 
-        Raises BadSettings for an address that is none, StoreOlder on a Postgres whose tables are missing or old,
-        StoreNewer on a store written by a later version, and any other StoreError for what stands in the way.
+        Args:
+            store: A path, `sqlite:///path` or `postgresql://...`.
+            base: The directory that a relative path is relative to.
+
+        Raises:
+            BadSettings: If the address is not valid.
+            StoreOlder: If the tables of a Postgres store are missing or old.
+            StoreNewer: If the tables are of a version that this code does not know.
+            StoreError: For everything else that stands in the way.
         """
         url = store_url(store, base)
         ensure_current(url)
@@ -51,26 +64,46 @@ class Database:
     @property
     def name(self) -> str:
         """The store's address without its password."""
-        return self.url.render_as_string(hide_password=True)
+        return describe_store(self.url)
 
     @property
     def commits(self) -> int:
         """Transactions committed by this object so far."""
         return self._writer.commits
 
-    async def write(self, *ops: Op) -> list[Any]:
-        """The results of `ops`, in order, once all of them are durable; if one raises, none of them happened.
+    async def write(self, *operations: Operation[Any]) -> list[Any]:
+        """Runs operations as one: if one raises, none of them happened.
 
-        An op may be run again when the database asks for it (a deadlock), so it does nothing but SQL. Cancelling the
-        caller does not undo a write that has begun.
+        An operation may be run again when the database asks for it (a deadlock), so it does nothing but SQL. Cancelling
+        the caller does not undo a write that has begun.
+
+        Args:
+            *operations: What to run, in this order.
+
+        Returns:
+            Their results, in order, once all of them are durable.
+
+        Raises:
+            StoreError: If the store could not do it. Whatever else an operation raises is passed on.
         """
-        return await asyncio.wrap_future(self._writer.submit(ops))
+        return await asyncio.wrap_future(self._writer.submit(operations))
 
-    async def read(self, query: Callable[[Connection], T]) -> T:
-        """What `query` finds, in one consistent snapshot; a query that tries to write gets StoreReadOnly."""
+    async def read(self, query: Operation[T]) -> T:
+        """Runs an operation that only reads, in one consistent snapshot.
+
+        Args:
+            query: What to run. It returns values rather than an iterator, since the snapshot ends with it.
+
+        Returns:
+            Its result.
+
+        Raises:
+            StoreReadOnly: If it tries to write.
+            StoreError: If the store could not do it. Whatever else the operation raises is passed on.
+        """
         return await asyncio.wrap_future(self._pool.submit(self.read_now, query))
 
-    def read_now(self, query: Callable[[Connection], T]) -> T:
+    def read_now(self, query: Operation[T]) -> T:
         """`read` for callers without an event loop."""
         with store_errors(self.url), self._reading.connect() as conn:
             if conn.dialect.name == "sqlite":
@@ -81,12 +114,12 @@ class Database:
                 if conn.dialect.name == "sqlite" and in_transaction(conn):
                     conn.exec_driver_sql("ROLLBACK")
 
-    def write_now(self, *ops: Op) -> list[Any]:
+    def write_now(self, *operations: Operation[Any]) -> list[Any]:
         """`write` for callers without an event loop."""
-        return self._writer.submit(ops).result()
+        return self._writer.submit(operations).result()
 
     def close(self) -> None:
-        """Waits for what was submitted, then lets go of the store."""
+        """Finishes what was submitted, then closes every connection."""
         self._writer.close()
         self._pool.shutdown()
         self._reading.dispose()
@@ -102,20 +135,21 @@ class _TransactionWriter:
         self._lock = threading.Lock()
         self.commits = 0
 
-    def submit(self, ops: Sequence[Op]) -> Future[list[Any]]:
-        return self._pool.submit(self._transaction, ops)
+    def submit(self, operations: Sequence[Operation[Any]]) -> Future[list[Any]]:
+        return self._pool.submit(self._transaction, operations)
 
     def close(self) -> None:
-        """Nothing of its own to close: the pool finishes what it was given."""
+        """Nothing to close: the pool finishes what it was given."""
 
-    def _transaction(self, ops: Sequence[Op]) -> list[Any]:
+    def _transaction(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with store_errors(self._engine.url), self._engine.begin() as conn:
-                    results = [op(conn) for op in ops]
+                    results = [operation(conn) for operation in operations]
             except StoreBusy:
                 if attempt == _ATTEMPTS:
                     raise
+                _logger.info("transaction retried after a conflict", extra={"attempt": attempt})
             else:
                 with self._lock:
                     self.commits += 1

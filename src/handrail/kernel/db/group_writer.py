@@ -1,39 +1,45 @@
 """SQLite has one writer, so a process has one too: calls that arrive together share one transaction and one fsync.
 
-Called by Database only. Each call is a savepoint: it happens whole or not at all, whatever its neighbours do.
+Used by Database only. An fsync takes most of a small write's time, so under load hundreds
+of calls a second are possible only if they share it. Each call is a savepoint within the shared
+transaction: it is written as a whole or not at all, whatever becomes of its neighbours. A caller gets its result only
+after the COMMIT, when it is on disk.
 """
 
+import logging
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from .engine import in_transaction, store_errors
+from .operation import Operation
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-Op = Callable[[Connection], Any]
-"""A step of a write: SQL on the connection it is given, and nothing else, since it may be run more than once."""
+_logger = logging.getLogger(__name__)
 
 GROUP_SECONDS = 0.020
-"""A group takes no further calls after this long, so that a call waits for at most about two groups."""
+"""A transaction takes no further calls after this long, so that a call waits for about two transactions at most: the
+one under way when it arrives, and its own."""
 CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""The size of the write-ahead log at which it is copied into the database file."""
+"""How much the write-ahead log grows before it is copied into the database file."""
 
 
 class _Call:
-    __slots__ = ("future", "ops", "outcome")
+    """The operations of one `write`, and what became of them."""
 
-    def __init__(self, ops: Sequence[Op]) -> None:
-        self.ops = ops
+    __slots__ = ("future", "operations", "outcome")
+
+    def __init__(self, operations: Sequence[Operation[Any]]) -> None:
+        self.operations = operations
         self.future: Future[list[Any]] = Future()
         self.outcome: list[Any] | BaseException = []
 
@@ -45,17 +51,28 @@ class GroupWriter:
         self._engine = engine
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._wal = f"{engine.url.database}-wal"
-        self._checkpointer: FileLock | None = None
-        self._copied = 0
+        self._checkpoint_lock: FileLock | None = None
+        self._logged = set[str]()
+        self._checkpointed_bytes = 0
         self._closed = False
         self._lock = threading.Lock()
         self.commits = 0
         self._thread = threading.Thread(target=self._work, name="handrail-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, ops: Sequence[Op]) -> Future[list[Any]]:
-        """The results of `ops`, in order, once they are on disk; or an op's error, and nothing was written."""
-        call = _Call(ops)
+    def submit(self, operations: Sequence[Operation[Any]]) -> Future[list[Any]]:
+        """Queues a call.
+
+        Args:
+            operations: SQL to run in this order; either all of it is written or nothing.
+
+        Returns:
+            The results in the same order, once they are on disk; or the error of the operation that failed.
+
+        Raises:
+            RuntimeError: If the writer is closed.
+        """
+        call = _Call(operations)
         with self._lock:
             if self._closed:
                 raise RuntimeError("the database is closed")
@@ -68,8 +85,8 @@ class GroupWriter:
             self._closed = True
             self._calls.put(None)
         self._thread.join()
-        if self._checkpointer is not None:
-            self._checkpointer.release()
+        if self._checkpoint_lock is not None:
+            self._checkpoint_lock.release()
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -78,20 +95,24 @@ class GroupWriter:
                 with store_errors(self._engine.url), self._engine.connect() as conn:
                     self._transaction(conn, call, group)
             except BaseException as error:  # noqa: BLE001 - it belongs to the callers, who get it
-                for lost in group:
-                    lost.outcome = error
-            for done in group:
-                if isinstance(done.outcome, BaseException):
-                    done.future.set_exception(done.outcome)
+                # The transaction as a whole failed: no call of the group was written, also none that had gone well.
+                for member in group:
+                    member.outcome = error
+            for member in group:
+                if isinstance(member.outcome, BaseException):
+                    member.future.set_exception(member.outcome)
                 else:
-                    done.future.set_result(done.outcome)
+                    member.future.set_result(member.outcome)
             self._checkpoint()
 
     def _transaction(self, conn: Connection, first: _Call, group: list[_Call]) -> None:
+        """Runs `first` and what else arrives while the transaction is open; `group` gets every call that was begun."""
         call: _Call | None = first
         deadline = time.monotonic() + GROUP_SECONDS
-        if not _started(first, group):
+        if not _begin(first, group):
             return
+        # IMMEDIATE takes the write lock now. A transaction that began as a reader would get SQLITE_BUSY, without any
+        # waiting, at its first write if another process had written meanwhile.
         conn.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             while call is not None:
@@ -105,24 +126,26 @@ class GroupWriter:
             raise
 
     def _next(self, group: list[_Call]) -> _Call | None:
+        """The next call that waits already, begun; None where the group is to be committed."""
         while True:
             try:
                 call = self._calls.get_nowait()
             except queue.Empty:
                 return None
             if call is None:
+                # The request to stop is for `_work`, after this group.
                 self._calls.put(None)
                 return None
-            if _started(call, group):
+            if _begin(call, group):
                 return call
 
     def _savepoint(self, conn: Connection, call: _Call) -> None:
         conn.exec_driver_sql("SAVEPOINT call")
         try:
             with store_errors(self._engine.url):
-                call.outcome = [op(conn) for op in call.ops]
+                call.outcome = [operation(conn) for operation in call.operations]
         except BaseException as error:
-            # A full disk ends the whole transaction by itself; then nobody's call was written.
+            # A full or failing disk ends the whole transaction, savepoints included: nobody's call was written.
             if not in_transaction(conn):
                 raise
             call.outcome = error
@@ -130,44 +153,67 @@ class GroupWriter:
         conn.exec_driver_sql("RELEASE call")
 
     def _checkpoint(self) -> None:
-        """Copies the log into the database, in one process only: SQLite before 3.51.3 can damage the file when one
-        connection resets the log while another writes."""
+        """Copies the log into the database file, in one process only and between transactions.
+
+        SQLite's automatic checkpoints are off (see engine.py): before 3.51.3 it can damage the file when one connection
+        resets the log while another writes. PASSIVE waits for nobody: it copies what no reader needs any more.
+        """
         size = self._log_size()
-        if size < self._copied:
+        if size < self._checkpointed_bytes:
             # The log was begun anew, and cut to its limit (see engine.py).
-            self._copied = 0
-        if size - self._copied < CHECKPOINT_BYTES or not self._elected():
+            self._checkpointed_bytes = 0
+        if size - self._checkpointed_bytes < CHECKPOINT_BYTES or not self._holds_checkpoint_lock():
             return
-        # Everything is safe in the log: a copy that fails, on a full disk say, is tried again after the next group.
-        with suppress(DBAPIError), self._engine.connect() as conn:
-            conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-            self._copied = size
+        # Everything is safe in the log: a checkpoint that fails, on a full disk say, is tried again after the next
+        # transaction.
+        try:
+            with self._engine.connect() as conn:
+                conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+                self._checkpointed_bytes = size
+        except DBAPIError as error:
+            _logger.warning(
+                "checkpoint failed, trying again: %s", error.orig, extra={"store": self._engine.url.database}
+            )
 
     def _log_size(self) -> int:
-        # The last connection of another process may take the log away at any moment.
+        # The last connection of another process may remove the log at any moment.
         try:
             return os.stat(self._wal).st_size
         except OSError:
             return 0
 
-    def _elected(self) -> bool:
+    def _holds_checkpoint_lock(self) -> bool:
         """Whether this process is the one that checkpoints: it is once it gets the lock, and then until it closes.
 
-        Where no lock can be had, in a folder without room or rights say, the log grows and writing goes on.
+        Where no lock can be had, in a directory without space or permission for instance, the log grows and writing
+        goes on.
         """
         from filelock import FileLock, Timeout  # 20 ms that a short-lived process never needs
 
-        if self._checkpointer is None:
-            lock = FileLock(f"{self._engine.url.database}.lock", timeout=0, thread_local=False)
-            try:
-                lock.acquire()
-            except (Timeout, OSError):
-                return False
-            self._checkpointer = lock
+        if self._checkpoint_lock is not None:
+            return True
+        lock = FileLock(f"{self._engine.url.database}.lock", timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            self._log_once(logging.INFO, "another process checkpoints the store")
+            return False
+        except OSError as error:
+            self._log_once(logging.WARNING, "no checkpoint lock, so the write-ahead log grows: %s", error)
+            return False
+        _logger.info("this process checkpoints the store", extra={"store": self._engine.url.database})
+        self._checkpoint_lock = lock
         return True
 
+    def _log_once(self, level: int, message: str, *args: object) -> None:
+        # The lock is tried again after every transaction, and may be refused for one reason first and then for another.
+        if message not in self._logged:
+            self._logged.add(message)
+            _logger.log(level, message, *args, extra={"store": self._engine.url.database})
 
-def _started(call: _Call, group: list[_Call]) -> bool:
+
+def _begin(call: _Call, group: list[_Call]) -> bool:
+    """Adds a call to its group; False for one that its caller cancelled while it waited."""
     if not call.future.set_running_or_notify_cancel():
         return False
     group.append(call)

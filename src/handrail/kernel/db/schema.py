@@ -1,7 +1,7 @@
-"""The tables' one registry, and their version. SQLite is brought up to date on opening, Postgres by `handrail db
+"""The registry of all tables, and their version. SQLite is brought up to date on opening, Postgres by `handrail db
 upgrade`.
 
-The slices declare their tables on `metadata`; how they came to be is told, step by step, in `handrail.migrations`.
+Each package declares its own tables on `metadata`; the migrations in `handrail.kernel.db.migrations` create them.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from sqlalchemy import URL, Connection, MetaData, inspect, text
 
 from handrail.kernel.errors import StoreNewer, StoreOlder
 
-from .engine import store_errors, writing_engine
+from .engine import describe_store, store_errors, writing_engine
 
 metadata = MetaData(
     naming_convention={
@@ -20,23 +20,40 @@ metadata = MetaData(
     }
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS = ("0001_initial",)
 """Every version of the tables, oldest first; the last is the one this code reads and writes."""
 
 
 def ensure_current(url: URL) -> None:
-    """Raises StoreNewer or StoreOlder unless the store has this code's tables; makes them so on SQLite."""
+    """Checks that the store has the tables that this code reads and writes; creates or updates them on SQLite.
+
+    Args:
+        url: The store.
+
+    Raises:
+        StoreOlder: If it is a Postgres store whose tables are missing or old.
+        StoreNewer: If the tables are of a version that this code does not know.
+    """
     if _version(url) == REVISIONS[-1]:
         return
     if url.get_backend_name() != "sqlite":
-        raise StoreOlder(f"store {url.render_as_string()}: its tables are missing or old; run `handrail db upgrade`")
+        raise StoreOlder(f"store {describe_store(url)}: its tables are missing or old; run `handrail db upgrade`")
     upgrade(url)
 
 
 def upgrade(url: URL) -> tuple[str | None, str]:
-    """Brings the store's tables up to date, all steps or none. Returns the version before and after.
+    """Brings the store's tables up to date, all steps or none.
 
-    Two processes may call it at once: the second waits for the first's transaction and then finds nothing to do.
+    Two processes may call it at once: the second waits for the first's transaction, and then has nothing to do.
+
+    Args:
+        url: The store.
+
+    Returns:
+        The version before, None for an empty store, and the version after.
+
+    Raises:
+        StoreNewer: If the tables are of a version that this code does not know.
     """
     before = _version(url)
     from alembic import command
@@ -64,15 +81,16 @@ def _version(url: URL) -> str | None:
     engine = writing_engine(url)
     try:
         with store_errors(url), engine.connect() as conn:
-            found = _read_version(conn)
+            version = _read_version(conn)
     finally:
         engine.dispose()
-    if found is not None and found not in REVISIONS:
+    if version is not None and version not in REVISIONS:
         raise StoreNewer(
-            f"store {url.render_as_string()}: written by a later Handrail (tables {found}, this one knows "
-            f"{REVISIONS[-1]}); upgrade Handrail, or name another store"
+            f"store {describe_store(url)}: its tables are of version {version}, and this Handrail knows "
+            f"{REVISIONS[-1]}; upgrade Handrail if a later one wrote it, else name another store: one from before the "
+            "first release cannot be read"
         )
-    return found
+    return version
 
 
 def _read_version(conn: Connection) -> str | None:

@@ -1,1 +1,1 @@
-"""The built-in model: small weights run by llama.cpp in this process, for a first look and for tests."""
+"""The built-in model: small weights run by llama.cpp in this process, for trials and tests without a provider."""

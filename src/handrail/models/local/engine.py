@@ -1,6 +1,6 @@
-"""llama.cpp in this process: loads a weights file once and generates, one request at a time.
+"""llama.cpp in this process: loads a weights file once, then serves one request at a time.
 
-On a laptop's cores two generations at once only take turns, and one slot keeps its prompt cache.
+On a laptop, concurrent generations would only compete for the same cores; a single slot keeps its prompt cache.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _PROMPT_CACHE_MIB = 256
 
 @dataclass(frozen=True)
 class Completion:
-    """What was generated and what it took, in tokens; `cached_tokens` of `input_tokens` came from the prompt cache."""
+    """The generated text and its usage in tokens; `cached_tokens` of `input_tokens` came from the prompt cache."""
 
     text: str
     cut_off: bool
@@ -33,7 +33,7 @@ class Completion:
 
 
 class EngineError(Exception):
-    """llama.cpp's own refusal; `kind` is its error type."""
+    """An error of llama.cpp's own; `kind` is its error type."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -41,24 +41,32 @@ class EngineError(Exception):
 
 
 class Engine:
+    """One weights file, loaded at the first request, and the thread that all requests to it run on."""
+
     def __init__(self, weights: Path) -> None:
         """Loads nothing yet. Raises MissingExtra without xllamacpp."""
         if find_spec("xllamacpp") is None:
             raise MissingExtra("The built-in model", "local")
         self._weights = weights
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="handrail-llama")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="handrail-llama")
         self._server: Any = None
 
     async def complete(self, request: Mapping[str, Any], timeout_s: float) -> Completion:
-        """Runs a chat completion (OpenAI's fields and llama.cpp's) and waits for it, its turn included.
+        """Runs a chat completion. A cancelled or late request stops at its next token, or leaves the queue.
 
-        A cancelled or late request stops at its next token, or leaves the queue. Raises TimeoutError, EngineError.
+        Args:
+            request: The fields of OpenAI's chat completion and llama.cpp's own.
+            timeout_s: Seconds to wait, time in the queue included.
+
+        Raises:
+            TimeoutError: There is no completion in time.
+            EngineError: llama.cpp rejected the request or could not load the weights.
         """
         stop = threading.Event()
-        turn = self._worker.submit(self._generate, dict(request), stop)
+        future = self._thread.submit(self._generate, dict(request), stop)
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.wrap_future(turn)
+                return await asyncio.wrap_future(future)
         finally:
             stop.set()
 
@@ -67,18 +75,18 @@ class Engine:
             self._server = _load(self._weights)
         chunks: list[dict[str, Any]] = []
 
-        def take(chunk: dict[str, Any]) -> bool:
+        def on_chunk(chunk: dict[str, Any]) -> bool:
             chunks.append(chunk)
             return stop.is_set()
 
         streaming = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
-        self._server.handle_chat_completions(request | streaming, take)
-        return _joined(chunks)
+        self._server.handle_chat_completions(request | streaming, on_chunk)
+        return _join(chunks)
 
 
 @cache
 def engine_for(weights: Path) -> Engine:
-    """The process's one engine for a weights file."""
+    """This process's only engine for a weights file."""
     return Engine(weights)
 
 
@@ -93,7 +101,7 @@ def _load(weights: Path) -> Any:
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.warmup = False
     params.verbosity = -1
-    # The library always listens on a loopback port; a key that nobody knows keeps other programs out.
+    # The library always listens on a loopback port; a random key keeps other programs out.
     params.api_keys = [secrets.token_urlsafe(32)]
     params.ui = False
     try:
@@ -102,7 +110,7 @@ def _load(weights: Path) -> Any:
         raise EngineError("load_error", f"llama.cpp cannot load {weights}: {error}") from error
 
 
-def _joined(chunks: list[dict[str, Any]]) -> Completion:
+def _join(chunks: list[dict[str, Any]]) -> Completion:
     text, finish = "", None
     usage: dict[str, Any] = {}
     for chunk in chunks:

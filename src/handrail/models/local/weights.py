@@ -1,127 +1,131 @@
-"""Brings a built-in model's weights to this machine once, and lets no byte through that the official release lacks."""
+"""Finds or downloads the built-in model's weights; a file whose SHA-256 is not the official release's is never used.
+
+The download itself, with its cache, resuming and progress bar, is huggingface_hub's.
+"""
 
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from handrail.config.settings import Settings
-from handrail.kernel.errors import BadSettings, HandrailError
+from handrail.kernel.errors import BadSettings, MissingExtra
+from handrail.models.errors import WeightsUnavailable, WrongWeights
 
 from .catalog import Weights
-from .download import Hub, NoRoom, OnProgress, Progress, Source, SourceFailed
+
+_REVISION = "main"  # not pinned: the SHA-256 decides which file is used
 
 
-class ModelUnavailable(HandrailError):
-    """No model can be had here and now; go on without one, or do what the message says."""
+def weights_directory(settings: Settings) -> Path:
+    """The directory for weights files that reached this machine by other means than the hub.
 
-    code: ClassVar[str] = "model_unavailable"
-
-
-class WrongWeights(ModelUnavailable):
-    """The bytes are not those of the official release; do not use them, and name another file or source."""
-
-    code: ClassVar[str] = "wrong_weights"
-
-
-class WeightsUnavailable(ModelUnavailable):
-    """No source could give the weights; do without the built-in model, or get the file in another way."""
-
-    code: ClassVar[str] = "weights_unavailable"
-
-
-def cache_dir(settings: Settings) -> Path:
-    """Where weights are kept: the `cache` setting, else `handrail` below XDG_CACHE_HOME, else below ~/.cache."""
+    Args:
+        settings: `cache` is its parent; without it `handrail` in XDG_CACHE_HOME, or in ~/.cache.
+    """
     root = settings.cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "handrail"
     return root / "models"
 
 
 def find_weights(weights: Weights, settings: Settings) -> Path | None:
-    """The checked weights on this machine, or None; downloads nothing.
+    """The official weights on this machine, if they are there. Nothing is downloaded.
 
-    Raises BadSettings if the `weights` setting names no file, and WrongWeights if it is another one.
+    Args:
+        weights: The weights to find.
+        settings: `weights` names the file; otherwise `weights_directory` and the hub's cache are searched.
+
+    Raises:
+        BadSettings: The `weights` setting does not name a file.
+        WrongWeights: The file that the `weights` setting names is not the official release.
     """
-    cache = cache_dir(settings)
-    if settings.weights:
-        return _named(weights, settings.weights, cache)
-    path = cache / weights.file_name
-    return path if _is_right(weights, path, cache) else None
+    if path := settings.weights:
+        if not path.is_file():
+            raise BadSettings(f"HANDRAIL_WEIGHTS names {path}, which is not a file")
+        if not _is_official(weights, path, settings):
+            raise _wrong(weights, path, "HANDRAIL_WEIGHTS names it: name another file")
+        return path
+    path = weights_directory(settings) / weights.file_name
+    return path if _is_official(weights, path, settings) else _in_hub_cache(weights, settings)
 
 
-def fetch_weights(
-    weights: Weights,
-    settings: Settings,
-    sources: Sequence[Source] = (Hub(),),
-    on_progress: OnProgress = lambda _: None,
-) -> Path:
-    """The checked weights on this machine, downloaded from the first source that can give them if need be.
+def download_weights(weights: Weights, settings: Settings) -> Path:
+    """Downloads the weights from the official repository on the Hugging Face hub, with a progress bar on stderr.
 
-    Blocks until they are here; a second process waits for the first. What arrived before a failure is kept, and the
-    next call goes on from there. `on_progress` hears of bytes after each block.
+    Args:
+        weights: The weights to download.
+        settings: They are stored in `huggingface` in `cache`; without that setting, in the hub's own cache.
 
-    Raises BadSettings, WrongWeights, NoRoom, and WeightsUnavailable with every source's reason.
+    Returns:
+        The path of the downloaded file.
+
+    Raises:
+        WeightsUnavailable: The hub cannot be reached or does not have the file.
+        WrongWeights: The file that the hub served is not the official release; it was deleted.
+        BadSettings: The cache is not writable.
+        MissingExtra: huggingface_hub is not installed.
     """
-    if here := find_weights(weights, settings):
-        return here
-    cache = cache_dir(settings)
-    from filelock import FileLock  # 20 ms that only a download needs
+    try:
+        import huggingface_hub as hub  # takes 0.2 s
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise MissingExtra("The built-in model", "local") from error
+    try:
+        # Without this request, which is not retried, a machine without network would wait for half a minute.
+        metadata = hub.get_hf_file_metadata(hub.hf_hub_url(weights.repository, weights.file_name, revision=_REVISION))
+        if metadata.size != weights.size:
+            raise _unavailable(weights, f"it offers {metadata.size:,} bytes where {weights.size:,} are expected")
+        downloaded = hub.hf_hub_download(
+            weights.repository, weights.file_name, revision=_REVISION, cache_dir=_hub_cache(settings)
+        )
+    except (HTTPError, OSError, RuntimeError, getattr(hub.errors, "XetDownloadError", RuntimeError)) as error:
+        # The hub's own errors are OSErrors too, but without the operating system's number.
+        if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
+            raise _unwritable(settings, error) from error
+        raise _unavailable(weights, str(error)) from error
+    path = Path(downloaded)
+    if not _is_official(weights, path, settings):
+        wrong = _wrong(weights, path, "it was deleted")
+        path.resolve().unlink()  # the cache's link points to the bytes
+        raise wrong
+    return path
 
-    with _writable(cache), FileLock(cache / f"{weights.file_name}.lock"):
-        if here := find_weights(weights, settings):
-            return here
-        reasons = []
-        for source in sources:
-            try:
-                return _fetch_from(source, weights, cache, on_progress)
-            except SourceFailed as failure:
-                reasons.append(f"{source.name}: {failure}")
-    raise WeightsUnavailable(
-        f"The weights of {weights.model} could not be downloaded. {'; '.join(reasons) or 'No source was given'}. "
-        f"Set HANDRAIL_WEIGHTS to a copy of {weights.file_name}, or choose another model with HANDRAIL_MODEL"
+
+def _in_hub_cache(weights: Weights, settings: Settings) -> Path | None:
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    cached = try_to_load_from_cache(
+        weights.repository, weights.file_name, revision=_REVISION, cache_dir=_hub_cache(settings)
     )
+    return Path(cached) if isinstance(cached, str) and _is_official(weights, Path(cached), settings) else None
 
 
-def _fetch_from(source: Source, weights: Weights, cache: Path, on_progress: OnProgress) -> Path:
-    part = cache / f"{weights.file_name}.{source.name}.part"
-    present = part.stat().st_size if part.exists() else 0
-    _require_room(cache, weights.size - present)
-    on_progress(Progress(present, weights.size))
-    source.fetch(weights, part, on_progress)
-    if (digest := _sha256(part)) != weights.sha256:
-        part.unlink()
-        raise WrongWeights(_mismatch(f"What {source.name!r} gave", weights, digest) + ", and was deleted")
-    path = part.replace(cache / weights.file_name)
-    _mark(weights, path, cache)
-    for leftover in cache.glob(f"{weights.file_name}.*.part*"):
-        leftover.unlink()
-    return path
+def _hub_cache(settings: Settings) -> Path | None:
+    return settings.cache and settings.cache / "huggingface"
 
 
-def _named(weights: Weights, path: Path, cache: Path) -> Path:
-    if not path.is_file():
-        raise BadSettings(f"HANDRAIL_WEIGHTS names {path}, which is not a file")
-    if not _is_right(weights, path, cache):
-        raise WrongWeights(_mismatch(f"{path}, named by HANDRAIL_WEIGHTS,", weights, _sha256(path)))
-    return path
-
-
-def _is_right(weights: Weights, path: Path, cache: Path) -> bool:
-    """Whether the file has the release's bytes; hashed once, and again whenever its size or time of change differs."""
+def _is_official(weights: Weights, path: Path, settings: Settings) -> bool:
+    """Whether a file is the official release. It is hashed again only if its size or modification time changes."""
     if not path.is_file() or path.stat().st_size != weights.size:
         return False
-    if _read_mark(weights, cache) == _mark_of(weights, path):
-        return True
+    record, identity = weights_directory(settings) / f"{weights.file_name}.checked.json", _identity(weights, path)
+    try:
+        if json.loads(record.read_text()) == identity:
+            return True
+    except (OSError, ValueError):
+        pass
     if _sha256(path) != weights.sha256:
         return False
-    _mark(weights, path, cache)
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(identity))
+    except OSError as error:
+        raise _unwritable(settings, error) from error
     return True
 
 
-def _mark_of(weights: Weights, path: Path) -> dict[str, object]:
+def _identity(weights: Weights, path: Path) -> dict[str, object]:
     status = path.stat()
     return {
         "path": str(path.resolve()),
@@ -131,43 +135,28 @@ def _mark_of(weights: Weights, path: Path) -> dict[str, object]:
     }
 
 
-def _mark_file(weights: Weights, cache: Path) -> Path:
-    return cache / f"{weights.file_name}.checked.json"
-
-
-def _read_mark(weights: Weights, cache: Path) -> object:
-    try:
-        return json.loads(_mark_file(weights, cache).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _mark(weights: Weights, path: Path, cache: Path) -> None:
-    with _writable(cache):
-        _mark_file(weights, cache).write_text(json.dumps(_mark_of(weights, path)))
-
-
-@contextmanager
-def _writable(cache: Path) -> Iterator[None]:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise BadSettings(
-            f"Cannot write to {cache} ({error.strerror}): set HANDRAIL_CACHE to a folder of yours"
-        ) from error
-
-
-def _require_room(cache: Path, needed: int) -> None:
-    free = shutil.disk_usage(cache).free
-    if free < needed:
-        raise NoRoom(f"{cache} has {free:,} bytes free where {needed:,} are needed: make room, or set HANDRAIL_CACHE")
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _mismatch(what: str, weights: Weights, digest: str) -> str:
-    return f"{what} is not the official {weights.file_name}: its SHA-256 is {digest} where {weights.sha256} is expected"
+def _unwritable(settings: Settings, error: OSError) -> BadSettings:
+    return BadSettings(
+        f"The weights cannot be stored in {error.filename or settings.cache or 'the cache'} "
+        f"({error.strerror or error}): set HANDRAIL_CACHE to a directory that you can write to and that has room"
+    )
+
+
+def _unavailable(weights: Weights, reason: str) -> WeightsUnavailable:
+    return WeightsUnavailable(
+        f"The weights of {weights.model} could not be downloaded from {weights.repository} on the Hugging Face hub: "
+        f"{' '.join(reason.split())}. Set HANDRAIL_WEIGHTS to a copy of {weights.file_name}, or choose another model "
+        "with HANDRAIL_MODEL"
+    )
+
+
+def _wrong(weights: Weights, path: Path, advice: str) -> WrongWeights:
+    return WrongWeights(
+        f"{path} is not the official {weights.file_name}: its SHA-256 is {_sha256(path)} where {weights.sha256} is "
+        f"expected; {advice}"
+    )

@@ -1,8 +1,8 @@
-"""What can stand in the way of a decision or of an execution.
+"""What can prevent a decision or an execution.
 
 HandrailError
 ├── NotPermitted      ask one of the people it names to decide
-├── AlreadyDecided    read how it was decided; nothing is left to do
+├── AlreadyDecided    read what was decided; nothing is left to do
 └── StillExecuting    try again later
 """
 
@@ -12,13 +12,13 @@ from handrail.kernel.errors import HandrailError
 
 
 class NotPermitted(HandrailError):
-    """This person may not decide the approval; the message says who may."""
+    """This person may not decide the approval; the message names who may."""
 
     code: ClassVar[str] = "not_permitted"
 
 
 class AlreadyDecided(HandrailError):
-    """The approval is not open any more; the message says how that came."""
+    """The approval is not open any more; the message says what became of it."""
 
     code: ClassVar[str] = "already_decided"
 

@@ -1,8 +1,8 @@
-"""An irreversible action that waits for a person, and the moves it may make.
+"""Approvals: proposed irreversible actions that wait for a person, and the states they go through.
 
     pending ──┬─> denied
               ├─> expired                  nobody decided in time
-              ├─> withdrawn                nobody is asked any more
+              ├─> withdrawn                the run does not wait for it any more
               └─> approved <──┐
                      │        │ its process is gone, and the tool is idempotent
                      v        │
@@ -10,17 +10,18 @@
                               ├─> failed                  the tool raised
                               └─> unknown_after_crash     its process is gone, and the tool is not idempotent
 
-Only the one who moved an approval from `approved` to `executing` may execute the action. What is in `executing` when
-its process dies may or may not have happened: it is executed again only where the tool is idempotent, that is, where
-it takes the approval's id as its idempotency key; else a person is told.
+Only the process that moved an approval from `approved` to `executing` may execute the action. If that process dies, the
+action may or may not have happened. It is executed again only if the tool is idempotent, that is, if it uses the
+approval's id as its idempotency key; otherwise a person has to find out.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
+
+from handrail.kernel.serialization import canonical_json
 
 State = Literal[
     "pending",
@@ -33,16 +34,16 @@ State = Literal[
     "failed",
     "unknown_after_crash",
 ]
-Move = Literal[
+Transition = Literal[
     "approve", "deny", "expire", "withdraw", "begin", "begin_again", "complete", "fail", "return", "lose_track"
 ]
 
-EXPIRES = timedelta(hours=72)
-"""How long people have to decide, unless the agent says otherwise."""
-EXECUTING = timedelta(minutes=15)
+DECISION_PERIOD = timedelta(hours=72)
+"""How long people have to decide, unless the agent sets another period."""
+EXECUTION_LEASE = timedelta(minutes=15)
 """How long an execution counts as under way without being renewed."""
 
-MOVES: Mapping[Move, tuple[State, State]] = {
+TRANSITIONS: Mapping[Transition, tuple[State, State]] = {
     "approve": ("pending", "approved"),
     "deny": ("pending", "denied"),
     "expire": ("pending", "expired"),
@@ -54,17 +55,22 @@ MOVES: Mapping[Move, tuple[State, State]] = {
     "return": ("executing", "approved"),
     "lose_track": ("executing", "unknown_after_crash"),
 }
-"""Every move there is: the state it starts from and the state it leads to."""
+"""Every transition: the state it starts from and the state it leads to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Approval:
-    """A proposed call of a tool, bound to its arguments by `digest`, and how it stands.
+    """A proposed call of a tool, bound to its arguments by `digest`, and its state.
 
-    `round` counts the times its run stopped to ask; the run goes on once all approvals of a round are decided.
-    `arguments` are JSON. `approver` is `requester` (the user who started the run) or `role:NAME`. `result` is what the
-    tool returned where the action was executed, and the error's text where it failed. A failed action of a tool that is
-    not idempotent may have happened all the same.
+    Attributes:
+        round: How many times its run has stopped to wait; the run goes on once all approvals of a round are decided.
+        arguments: JSON.
+        digest: Of the tool and the arguments; see `digest`.
+        approver: Who decides: `requester` (the user who started the run) or `role:NAME`.
+        idempotent: Whether the tool does the work only once for one approval id, however often it is called.
+        executing_until: When the execution counts as abandoned, unless it is renewed.
+        result: What the tool returned if the action was executed, and the error's text if it failed. A failed action of
+            a tool that is not idempotent may have happened nevertheless.
     """
 
     approval_id: str
@@ -96,37 +102,33 @@ class Execute:
 
 @dataclass(frozen=True)
 class AlreadyExecuted:
-    """The action was executed, once; this is what the tool returned then."""
+    """The action was executed, once, with this result."""
 
     result: Any
 
 
 @dataclass(frozen=True)
 class NotApproved:
-    """The action may not be executed: its state forbids it, or the call's digest is not the one that was proposed."""
+    """The action may not be executed: its state forbids it, or the call differs from the one that was proposed."""
 
     state: State
 
 
 @dataclass(frozen=True)
-class Unknown:
+class UnknownEffect:
     """The process that executed the action is gone; it may or may not have happened, and is not executed again."""
 
 
-Begun: TypeAlias = Execute | AlreadyExecuted | NotApproved | Unknown
+BeginResult: TypeAlias = Execute | AlreadyExecuted | NotApproved | UnknownEffect
 
 
 def digest(tool: str, arguments: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of a call as canonical JSON.
+    """The identity of a call: the SHA-256, in hexadecimal, of its canonical JSON.
 
-    The order of keys does not matter, at any depth; a value's type does: 1, 1.0, "1" and True are four digests.
+    The order of keys does not matter, at any depth; a value's type does: 1, 1.0, "1" and True have four digests.
+
+    Args:
+        tool: The tool's name.
+        arguments: JSON.
     """
-    return hashlib.sha256(canonical([tool, dict(arguments)]).encode()).hexdigest()
-
-
-def canonical(value: Any) -> str:
-    """JSON in ASCII with sorted keys: a text that every store can hold, and that loses nothing of `value`.
-
-    Halves of characters are escaped, and non-finite floats written as Python's json module reads them.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical_json([tool, dict(arguments)]).encode()).hexdigest()

@@ -1,50 +1,64 @@
-"""The rules of approvals, as functions over values: who may decide, what is open still, who may execute."""
+"""The rules of approvals, as pure functions: who may decide, until when, and who may execute."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from .errors import StillExecuting
-from .model import AlreadyExecuted, Approval, Begun, Execute, Move, NotApproved, Unknown
+from .model import AlreadyExecuted, Approval, BeginResult, Execute, NotApproved, Transition, UnknownEffect
 
 _ROLE = "role:"
 
 
-def why_not(approval: Approval, person: str, roles: Mapping[str, Collection[str]]) -> str | None:
-    """None where `person` may decide the approval, else why not and who may; `roles` gives each role its people.
+def why_not_permitted(approval: Approval, person: str, roles: Mapping[str, Collection[str]]) -> str | None:
+    """Checks whether a person may decide an approval.
 
-    An approver that is neither `requester` nor `role:NAME` lets nobody decide.
+    Args:
+        approval: What is to be decided. Nobody may decide one whose approver is neither `requester` nor `role:NAME`.
+        person: The name of who wants to decide.
+        roles: The members of each role.
+
+    Returns:
+        None if they may, else the reason why not, with who may.
     """
     if approval.approver == "requester":
-        may = person == approval.user
-        return None if may else f"only {approval.user}, who started the run, may decide it"
+        return None if person == approval.user else f"only {approval.user}, who started the run, may decide it"
     if not approval.approver.startswith(_ROLE):
         return f"its approver {approval.approver!r} is neither 'requester' nor 'role:NAME'; nobody may decide it"
     role = approval.approver.removeprefix(_ROLE)
-    people = roles.get(role, ())
-    if not people:
+    members = roles.get(role, ())
+    if not members:
         return (
             f"nobody has the role {role}, which has to decide it; give it to people in handrail.toml, in the table "
             f'[roles]: "{role}" = ["{person}"]'
         )
-    return None if person in people else f"only who has the role {role} may decide it: {', '.join(sorted(people))}"
+    return None if person in members else f"only members of the role {role} may decide it: {', '.join(sorted(members))}"
 
 
-def how_decided(approval: Approval, now: datetime) -> str | None:
+def why_not_open(approval: Approval, now: datetime) -> str | None:
     """None while the approval may be decided, else what became of it."""
     if approval.decided_by is not None and approval.decided_at is not None:
-        verdict = "denied" if approval.state == "denied" else "approved"
-        return f"{verdict} by {approval.decided_by} at {approval.decided_at.isoformat(timespec='seconds')}"
+        decision = "denied" if approval.state == "denied" else "approved"
+        return f"{decision} by {approval.decided_by} at {approval.decided_at.isoformat(timespec='seconds')}"
     if approval.state == "withdrawn":
         return "withdrawn, since its run does not wait for it any more"
     if approval.state == "expired" or now >= approval.expires_at:
-        return f"open until {approval.expires_at.isoformat(timespec='seconds')}, and expired then"
+        return f"expired at {approval.expires_at.isoformat(timespec='seconds')}"
     return None
 
 
-def beginning(approval: Approval, digest: str, now: datetime) -> tuple[Move | None, Begun]:
-    """What a process that wants to execute the call with this digest is told, and the move that goes with it.
+def begin_execution(approval: Approval, digest: str, now: datetime) -> tuple[Transition | None, BeginResult]:
+    """Decides whether a process may execute a call.
 
-    Raises StillExecuting while another execution is under way.
+    Args:
+        approval: The approval of the call.
+        digest: The digest of the call that the process wants to execute.
+        now: The time.
+
+    Returns:
+        The transition to make, if any, and the answer to the process.
+
+    Raises:
+        StillExecuting: While another execution is under way.
     """
     if approval.digest != digest:
         return None, NotApproved(approval.state)
@@ -54,7 +68,7 @@ def beginning(approval: Approval, digest: str, now: datetime) -> tuple[Move | No
         case "executed":
             return None, AlreadyExecuted(approval.result)
         case "unknown_after_crash":
-            return None, Unknown()
+            return None, UnknownEffect()
         case "executing":
             until = approval.executing_until
             if until is not None and now < until:
@@ -62,13 +76,13 @@ def beginning(approval: Approval, digest: str, now: datetime) -> tuple[Move | No
                     f"approval {approval.approval_id}: another process is executing it; try again after "
                     f"{until.isoformat(timespec='seconds')}"
                 )
-            return ("begin_again", Execute()) if approval.idempotent else ("lose_track", Unknown())
+            return ("begin_again", Execute()) if approval.idempotent else ("lose_track", UnknownEffect())
         case other:
             return None, NotApproved(other)
 
 
-def recovering(approval: Approval) -> Move | None:
-    """The move of an approval whose run was taken over from a process that is gone."""
+def recovery_transition(approval: Approval) -> Transition | None:
+    """The transition of an approval whose run was taken over from a process that is gone; None if it needs none."""
     if approval.state != "executing":
         return None
     return "return" if approval.idempotent else "lose_track"

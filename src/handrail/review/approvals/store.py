@@ -1,25 +1,22 @@
-"""The approvals' table, the authority on what may be executed. Every op swaps a state only where it is the one that the
-move starts from, so of two that race one wins.
+"""The table of approvals, the authority on what may be executed.
 
-Where several rows decide, an op locks them in the order of their ids (Postgres runs many transactions at once).
+Every operation changes a state only if it is the one that the transition starts from, in the UPDATE itself: of two that
+race one wins, and the other changes nothing. Where an operation decides by several rows, it first locks them in the
+order of their ids, since Postgres runs many transactions at the same time.
 """
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
     ColumnElement,
     Connection,
     Index,
     Integer,
-    LargeBinary,
-    Row,
     String,
     Table,
     Text,
@@ -28,15 +25,18 @@ from sqlalchemy import (
     update,
 )
 
-from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.kernel.db.columns import Json, Packed, Timestamp
 from handrail.kernel.db.jobs import enqueue
+from handrail.kernel.db.operation import Operation, operation
+from handrail.kernel.db.queries import find_by_prefix
+from handrail.kernel.db.rows import from_row, to_row
 from handrail.kernel.db.schema import metadata
 from handrail.kernel.errors import NotFound
-from handrail.kernel.serialization import pack, storable, unpack
+from handrail.kernel.serialization import escape_unstorable, pack
 
 from .errors import AlreadyDecided, NotPermitted
-from .model import EXECUTING, MOVES, Approval, Begun, Move, State, canonical
-from .state_machine import beginning, how_decided, recovering, why_not
+from .model import EXECUTION_LEASE, TRANSITIONS, Approval, BeginResult, State, Transition
+from .state_machine import begin_execution, recovery_transition, why_not_open, why_not_permitted
 
 approvals = Table(
     "approvals",
@@ -45,172 +45,187 @@ approvals = Table(
     Column("run_id", String, nullable=False),
     Column("round", Integer, nullable=False),
     Column("tenant", String, nullable=False),
-    Column("user_id", String, nullable=False),
+    Column("user_id", String, nullable=False, key="user"),
     Column("agent", String, nullable=False),
     Column("tool", String, nullable=False),
     Column("call_id", String, nullable=False),
-    Column("arguments", Text, nullable=False),
+    Column("arguments", Json, nullable=False),
     Column("digest", String, nullable=False),
     Column("approver", String, nullable=False),
     Column("idempotent", Boolean, nullable=False),
     Column("state", String, nullable=False),
-    Column("proposed_ns", BigInteger, nullable=False),
-    Column("expires_ns", BigInteger, nullable=False),
+    Column("proposed_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
     Column("decided_by", String),
-    Column("decided_ns", BigInteger),
+    Column("decided_at", Timestamp),
     Column("note", Text),
-    Column("executing_until_ns", BigInteger),
-    Column("result", LargeBinary),
+    Column("executing_until", Timestamp),
+    Column("result", Packed),
     Index("ix_approvals_run_id", "run_id"),
-    Index("ix_approvals_state_proposed_ns", "state", "proposed_ns"),
+    Index("ix_approvals_state_proposed_at", "state", "proposed_at"),
 )
+_HINT = "`handrail approvals list` shows those that wait"
 
 
-def propose(proposed: Sequence[Approval]) -> Callable[[Connection], None]:
-    """An op that adds pending approvals, each with the job that lets it expire."""
-    rows = [_row(each) for each in proposed]
-    expiries = [
-        enqueue("expire_approval", f"expire:{each.approval_id}", {"approval_id": each.approval_id}, each.expires_at)
-        for each in proposed
+def propose(proposed: Sequence[Approval]) -> Operation[None]:
+    """Adds pending approvals, each with the job that lets it expire."""
+    rows = [to_row(approval, approvals, call_id=escape_unstorable(approval.call_id)) for approval in proposed]
+    expiry_jobs = [
+        enqueue(
+            "expire_approval",
+            f"expire:{approval.approval_id}",
+            {"approval_id": approval.approval_id},
+            approval.expires_at,
+        )
+        for approval in proposed
     ]
-
-    def op(conn: Connection) -> None:
-        for row, let_expire in zip(rows, expiries, strict=True):
-            conn.execute(approvals.insert(), row)
-            let_expire(conn)
-
-    return op
+    return _propose(rows, expiry_jobs)
 
 
+@operation
+def _propose(conn: Connection, rows: Sequence[Mapping[str, Any]], expiry_jobs: Sequence[Operation[bool]]) -> None:
+    for row, enqueue_expiry in zip(rows, expiry_jobs, strict=True):
+        conn.execute(approvals.insert(), row)
+        enqueue_expiry(conn)
+
+
+@operation
 def decide(
+    conn: Connection,
     approval_id: str,
-    verdict: Literal["approved", "denied"],
+    decision: Literal["approved", "denied"],
     person: str,
     roles: Mapping[str, Collection[str]],
     note: str | None,
     now: datetime,
-) -> Callable[[Connection], Approval]:
-    """An op that takes a person's decision and gives the approval as decided.
+) -> Approval:
+    """Records a person's decision. The last decision of a round enqueues the job that resumes the run.
 
-    The last decision of a round enqueues the job that resumes the run. The op raises NotFound, NotPermitted, and
-    AlreadyDecided, which includes what is past its expiry.
+    Args:
+        conn: The connection, within a transaction.
+        approval_id: The whole id.
+        decision: What they decided.
+        person: Who decided.
+        roles: The members of each role.
+        note: Their reason, if they gave one.
+        now: The time.
+
+    Returns:
+        The approval as decided.
+
+    Raises:
+        NotFound: If there is no such approval.
+        NotPermitted: If this person may not decide it.
+        AlreadyDecided: If it is not open any more, also because it expired.
     """
-    move: Move = "approve" if verdict == "approved" else "deny"
-    decision: dict[str, Any] = {"decided_by": person, "decided_ns": unix_ns(now), "note": note and storable(note)}
-
-    def op(conn: Connection) -> Approval:
-        found, others = _round(conn, approval_id)
-        if reason := why_not(found, person, roles):
-            raise NotPermitted(f"approval {approval_id}: {person} may not decide it; {reason}")
-        if what := how_decided(found, now):
-            raise AlreadyDecided(f"approval {approval_id} is not open any more: {what}")
-        _move(conn, approval_id, move, **decision)
-        _resume_when_settled(conn, found, others, now)
-        return replace(found, state=verdict, decided_by=person, decided_at=now, note=decision["note"])
-
-    return op
+    approval, others = _load_round(conn, approval_id)
+    if reason := why_not_permitted(approval, person, roles):
+        raise NotPermitted(f"approval {approval_id}: {person} may not decide it; {reason}")
+    if reason := why_not_open(approval, now):
+        raise AlreadyDecided(f"approval {approval_id} is not open any more: {reason}")
+    decided: dict[str, Any] = {"decided_by": person, "decided_at": now, "note": note and escape_unstorable(note)}
+    _transition(conn, approval_id, "approve" if decision == "approved" else "deny", **decided)
+    _resume_when_settled(conn, approval, others, now)
+    return replace(approval, state=decision, **decided)
 
 
-def expire(approval_id: str, now: datetime) -> Callable[[Connection], bool]:
-    """An op that ends the wait for a decision which is overdue, and says whether it did; raises NotFound.
+@operation
+def expire(conn: Connection, approval_id: str, now: datetime) -> bool:
+    """Ends the wait for an overdue decision, which counts as a decision of its round; returns whether it did.
 
-    It counts as a decision of its round.
+    Raises:
+        NotFound: If there is no such approval.
     """
-
-    def op(conn: Connection) -> bool:
-        found, others = _round(conn, approval_id)
-        if found.state != "pending" or now < found.expires_at:
-            return False
-        _move(conn, approval_id, "expire")
-        _resume_when_settled(conn, found, others, now)
-        return True
-
-    return op
+    approval, others = _load_round(conn, approval_id)
+    if approval.state != "pending" or now < approval.expires_at:
+        return False
+    _transition(conn, approval_id, "expire")
+    _resume_when_settled(conn, approval, others, now)
+    return True
 
 
-def withdraw(run_id: str) -> Callable[[Connection], int]:
-    """An op that asks people for nothing more in this run, and says how many approvals that ended."""
-
-    def op(conn: Connection) -> int:
-        return sum(_move(conn, each.approval_id, "withdraw") for each in _locked(conn, approvals.c.run_id == run_id))
-
-    return op
+@operation
+def withdraw(conn: Connection, run_id: str) -> int:
+    """Withdraws a run's pending approvals, and returns how many there were."""
+    locked = _load_locked(conn, approvals.c.run_id == run_id)
+    return sum(_transition(conn, approval.approval_id, "withdraw") for approval in locked)
 
 
-def forget_approvals(run_ids: Sequence[str]) -> Callable[[Connection], int]:
-    """An op that takes out of runs' approvals what was to be done and what came of it, and says how many there were.
+@operation
+def erase_approvals(conn: Connection, run_ids: Sequence[str]) -> int:
+    """Erases from runs' approvals what was to be done and what came of it, and returns how many there were.
 
-    Who decided what, and when, stays. What waits for a decision is withdrawn.
+    Who decided what, and when, is kept. Pending approvals are withdrawn.
     """
-    emptied = {"arguments": canonical({}), "note": None, "result": None}
-
-    def op(conn: Connection) -> int:
-        found = _locked(conn, approvals.c.run_id.in_(run_ids))
-        for each in found:
-            _move(conn, each.approval_id, "withdraw")
-        conn.execute(update(approvals).where(approvals.c.run_id.in_(run_ids)).values(emptied))
-        return len(found)
-
-    return op
+    locked = _load_locked(conn, approvals.c.run_id.in_(run_ids))
+    for approval in locked:
+        _transition(conn, approval.approval_id, "withdraw")
+    erased: dict[str, Any] = {"arguments": {}, "note": None, "result": None}
+    conn.execute(update(approvals).where(approvals.c.run_id.in_(run_ids)).values(erased))
+    return len(locked)
 
 
-def begin(approval_id: str, digest: str, now: datetime) -> Callable[[Connection], Begun]:
-    """An op that says whether the call with this digest may be executed now, which it may for one caller only.
+@operation
+def begin(conn: Connection, approval_id: str, digest: str, now: datetime) -> BeginResult:
+    """Begins the execution of an approved call, which one caller only may do.
 
-    The execution counts as under way for EXECUTING. The op raises NotFound, and StillExecuting while another's is.
+    Args:
+        conn: The connection, within a transaction.
+        approval_id: The whole id.
+        digest: The digest of the call to be executed.
+        now: The time; the execution counts as under way for EXECUTION_LEASE from then on.
+
+    Returns:
+        Whether this caller may execute it now, and if not, why.
+
+    Raises:
+        NotFound: If there is no such approval.
+        StillExecuting: While another execution is under way.
     """
-    until_ns = unix_ns(now + EXECUTING)
-
-    def op(conn: Connection) -> Begun:
-        found = _locked(conn, approvals.c.approval_id == approval_id)
-        if not found:
-            raise _missing(approval_id)
-        move, begun = beginning(found[0], digest, now)
-        if move is not None:
-            _move(conn, approval_id, move, executing_until_ns=until_ns)
-        return begun
-
-    return op
+    locked = _load_locked(conn, approvals.c.approval_id == approval_id)
+    if not locked:
+        raise _not_found(approval_id)
+    transition, result = begin_execution(locked[0], digest, now)
+    if transition is not None:
+        _transition(conn, approval_id, transition, executing_until=now + EXECUTION_LEASE)
+    return result
 
 
-def renew_executing(approval_id: str, until: datetime) -> Callable[[Connection], bool]:
-    """An op that lets an execution count as under way until then, and says whether it is one still."""
-    renewed = (
-        update(approvals)
-        .where(approvals.c.approval_id == approval_id, approvals.c.state == "executing")
-        .values(executing_until_ns=unix_ns(until))
-    )
-    return lambda conn: conn.execute(renewed).rowcount == 1
+@operation
+def renew_execution(conn: Connection, approval_id: str, until: datetime) -> bool:
+    """Lets an execution count as under way until then; returns whether it still was."""
+    executing = (approvals.c.approval_id == approval_id, approvals.c.state == "executing")
+    return conn.execute(update(approvals).where(*executing).values(executing_until=until)).rowcount == 1
 
 
-def complete(approval_id: str, result: Any) -> Callable[[Connection], bool]:
-    """An op that keeps what the executed action returned, and says whether it was under way still."""
-    body = pack(result)
-    return lambda conn: _move(conn, approval_id, "complete", result=body)
+def complete(approval_id: str, result: Any) -> Operation[bool]:
+    """Stores what the executed action returned; the operation returns whether it was still under way."""
+    return _end_execution(approval_id, "complete", pack(result))
 
 
-def fail(approval_id: str, error: str) -> Callable[[Connection], bool]:
-    """An op that notes that the tool raised, and says whether the action was under way still.
+def fail(approval_id: str, error: str) -> Operation[bool]:
+    """Records that the tool raised; the operation returns whether the action was still under way.
 
     It is not executed again, and may have happened: a refund that timed out may have been paid.
     """
-    body = pack(error)
-    return lambda conn: _move(conn, approval_id, "fail", result=body)
+    return _end_execution(approval_id, "fail", pack(error))
 
 
-def recover(run_id: str, now: datetime) -> Callable[[Connection], list[Approval]]:
-    """An op for who has taken over a run from a process that is gone: what was executing ends now. Gives the run's
-    approvals as they then stand.
+@operation
+def _end_execution(conn: Connection, approval_id: str, transition: Transition, result: Any) -> bool:
+    return _transition(conn, approval_id, transition, result=result)
+
+
+@operation
+def recover(conn: Connection, run_id: str, now: datetime) -> list[Approval]:
+    """Ends the executions of a run that was taken over from a process that is gone; returns the run's approvals.
 
     Idempotent actions may begin again, others are `unknown_after_crash`.
     """
-
-    def op(conn: Connection) -> list[Approval]:
-        return [_recover(conn, each, now) for each in _locked(conn, approvals.c.run_id == run_id)]
-
-    return op
+    return [_recover(conn, approval, now) for approval in _load_locked(conn, approvals.c.run_id == run_id)]
 
 
+@operation
 def list_approvals(
     conn: Connection,
     *,
@@ -220,11 +235,20 @@ def list_approvals(
     before: str | None,
     hidden: Collection[str] = (),
 ) -> list[Approval]:
-    """The approvals that wait, or have waited, longest come first; those of the tenants in `hidden` are left out.
+    """Approvals, those that have waited longest first.
 
-    `before` is the id of the last approval of the page before. Raises NotFound.
+    Args:
+        conn: The connection to read with.
+        state: Only those in this state; None for all.
+        tenant: Whose approvals; None for those of every tenant.
+        limit: The most approvals to return.
+        before: The id of the last approval of the page before; None for the first page.
+        hidden: Tenants whose approvals are left out.
+
+    Raises:
+        NotFound: If there is no approval `before`.
     """
-    query = select(approvals).order_by(approvals.c.proposed_ns, approvals.c.approval_id).limit(limit)
+    query = select(approvals).order_by(approvals.c.proposed_at, approvals.c.approval_id).limit(limit)
     if state is not None:
         query = query.where(approvals.c.state == state)
     if tenant is not None:
@@ -232,110 +256,75 @@ def list_approvals(
     if hidden:
         query = query.where(approvals.c.tenant.not_in(sorted(hidden)))
     if before is not None:
-        last = load_approval(conn, before)
-        position = tuple_(unix_ns(last.proposed_at), last.approval_id)
-        query = query.where(tuple_(approvals.c.proposed_ns, approvals.c.approval_id) > position)
-    return [_approval(row) for row in conn.execute(query)]
+        last = load_approval(before)(conn)
+        position = tuple_(approvals.c.proposed_at, approvals.c.approval_id)
+        query = query.where(position > (last.proposed_at, last.approval_id))
+    return [from_row(Approval, row) for row in conn.execute(query)]
 
 
+@operation
 def load_approval(conn: Connection, approval_id: str, tenant: str | None = None) -> Approval:
-    """Raises NotFound. A prefix that only one approval has is enough."""
-    query = select(approvals).where(approvals.c.approval_id.startswith(approval_id, autoescape=True)).limit(2)
+    """One approval.
+
+    Args:
+        conn: The connection to read with.
+        approval_id: Its id, or the beginning of it if no other approval's id begins with that.
+        tenant: Only an approval of this tenant is found; None for any.
+
+    Raises:
+        NotFound: If there is no such approval, or more than one.
+    """
+    query = select(approvals)
     if tenant is not None:
         query = query.where(approvals.c.tenant == tenant)
-    found = conn.execute(query).all()
-    if len(found) != 1:
-        what = "several approvals begin" if found else "no approval is called or begins"
-        raise NotFound(f"{what} with {approval_id!r}; `handrail approvals list` shows those that wait")
-    return _approval(found[0])
+    row = find_by_prefix(conn, query, approvals.c.approval_id, approval_id, what="approval", hint=_HINT)
+    return from_row(Approval, row)
 
 
-def approvals_of(conn: Connection, run_id: str) -> list[Approval]:
+@operation
+def load_approvals(conn: Connection, run_id: str) -> list[Approval]:
     """A run's approvals, in the order they were proposed."""
     query = select(approvals).where(approvals.c.run_id == run_id)
     query = query.order_by(approvals.c.round, approvals.c.approval_id)
-    return [_approval(row) for row in conn.execute(query)]
+    return [from_row(Approval, row) for row in conn.execute(query)]
 
 
-def _round(conn: Connection, approval_id: str) -> tuple[Approval, list[Approval]]:
-    """An approval and the others of its run's round, all locked, so that of two last decisions one sees the other."""
-    key = select(approvals.c.run_id, approvals.c.round).where(approvals.c.approval_id == approval_id)
-    place = conn.execute(key).one_or_none()
-    if place is None:
-        raise _missing(approval_id)
-    rows = _locked(conn, approvals.c.run_id == place.run_id, approvals.c.round == place.round)
-    [found] = [each for each in rows if each.approval_id == approval_id]
-    return found, [each for each in rows if each.approval_id != approval_id]
+def _load_round(conn: Connection, approval_id: str) -> tuple[Approval, list[Approval]]:
+    """An approval and the others of its round, all locked, so that of two last decisions one knows of the other."""
+    query = select(approvals.c.run_id, approvals.c.round).where(approvals.c.approval_id == approval_id)
+    row = conn.execute(query).one_or_none()
+    if row is None:
+        raise _not_found(approval_id)
+    locked = _load_locked(conn, approvals.c.run_id == row.run_id, approvals.c.round == row.round)
+    [approval] = [member for member in locked if member.approval_id == approval_id]
+    return approval, [member for member in locked if member.approval_id != approval_id]
 
 
-def _resume_when_settled(conn: Connection, found: Approval, others: Sequence[Approval], now: datetime) -> None:
-    if all(each.state != "pending" for each in others):
-        enqueue("resume_run", f"resume:{found.run_id}:{found.round}", {"run_id": found.run_id}, now)(conn)
+def _resume_when_settled(conn: Connection, approval: Approval, others: Sequence[Approval], now: datetime) -> None:
+    if all(other.state != "pending" for other in others):
+        key = f"resume:{approval.run_id}:{approval.round}"
+        enqueue("resume_run", key, {"run_id": approval.run_id}, now)(conn)
 
 
-def _recover(conn: Connection, found: Approval, now: datetime) -> Approval:
-    move = recovering(found)
-    if move is None:
-        return found
-    _move(conn, found.approval_id, move, executing_until_ns=unix_ns(now))
-    return replace(found, state=MOVES[move][1], executing_until=now)
+def _recover(conn: Connection, approval: Approval, now: datetime) -> Approval:
+    transition = recovery_transition(approval)
+    if transition is None:
+        return approval
+    _transition(conn, approval.approval_id, transition, executing_until=now)
+    return replace(approval, state=TRANSITIONS[transition][1], executing_until=now)
 
 
-def _locked(conn: Connection, *which: ColumnElement[bool]) -> list[Approval]:
-    query = select(approvals).where(*which).order_by(approvals.c.approval_id).with_for_update()
-    return [_approval(row) for row in conn.execute(query)]
+def _load_locked(conn: Connection, *conditions: ColumnElement[bool]) -> list[Approval]:
+    query = select(approvals).where(*conditions).order_by(approvals.c.approval_id).with_for_update()
+    return [from_row(Approval, row) for row in conn.execute(query)]
 
 
-def _move(conn: Connection, approval_id: str, move: Move, **values: Any) -> bool:
-    before, after = MOVES[move]
-    standing = (approvals.c.approval_id == approval_id, approvals.c.state == before)
-    return conn.execute(update(approvals).where(*standing).values(state=after, **values)).rowcount == 1
+def _transition(conn: Connection, approval_id: str, transition: Transition, **values: Any) -> bool:
+    """Changes an approval's state; returns False, and changes nothing, if it was not in the starting state."""
+    before, after = TRANSITIONS[transition]
+    starting = (approvals.c.approval_id == approval_id, approvals.c.state == before)
+    return conn.execute(update(approvals).where(*starting).values(state=after, **values)).rowcount == 1
 
 
-def _missing(approval_id: str) -> NotFound:
-    return NotFound(f"no approval {approval_id}; `handrail approvals list` shows those that wait")
-
-
-def _row(approval: Approval) -> dict[str, Any]:
-    return {
-        "approval_id": approval.approval_id,
-        "run_id": approval.run_id,
-        "round": approval.round,
-        "tenant": approval.tenant,
-        "user_id": approval.user,
-        "agent": approval.agent,
-        "tool": approval.tool,
-        "call_id": storable(approval.call_id),
-        "arguments": canonical(dict(approval.arguments)),
-        "digest": approval.digest,
-        "approver": approval.approver,
-        "idempotent": approval.idempotent,
-        "state": "pending",
-        "proposed_ns": unix_ns(approval.proposed_at),
-        "expires_ns": unix_ns(approval.expires_at),
-    }
-
-
-def _approval(row: Row[Any]) -> Approval:
-    return Approval(
-        approval_id=row.approval_id,
-        run_id=row.run_id,
-        round=row.round,
-        tenant=row.tenant,
-        user=row.user_id,
-        agent=row.agent,
-        tool=row.tool,
-        call_id=row.call_id,
-        arguments=json.loads(row.arguments),
-        digest=row.digest,
-        approver=row.approver,
-        idempotent=row.idempotent,
-        state=row.state,
-        proposed_at=from_unix_ns(row.proposed_ns),
-        expires_at=from_unix_ns(row.expires_ns),
-        decided_by=row.decided_by,
-        decided_at=None if row.decided_ns is None else from_unix_ns(row.decided_ns),
-        note=row.note,
-        executing_until=None if row.executing_until_ns is None else from_unix_ns(row.executing_until_ns),
-        result=None if row.result is None else unpack(row.result),
-    )
+def _not_found(approval_id: str) -> NotFound:
+    return NotFound(f"no approval {approval_id}; {_HINT}")

@@ -1,1 +1,1 @@
-"""The runs' tables: runs, outcomes, messages and what resumes a paused run."""
+"""Storing runs: their rows, outcomes, messages, and what resumes a paused run."""

@@ -1,31 +1,34 @@
-"""The table of runs that stopped to wait for people: what carries them on, in this process or another."""
+"""Runs that stopped to wait for people, stored so that any process can resume them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
-from sqlalchemy import Column, Connection, Integer, LargeBinary, String, Table, select, update
+from sqlalchemy import Connection, select, update
 
-from handrail.kernel.clock import unix_ns
-from handrail.kernel.db.schema import metadata
-from handrail.kernel.serialization import as_json, pack, unpack
+from handrail.kernel.db.operation import Operation, operation
+from handrail.kernel.serialization import PackedJson, as_json, pack
 from handrail.runs.errors import NotResumable
 
-from .runs import LEASE, Claim, RunView, load_run, runs
-
-pauses = Table(
-    "pauses",
-    metadata,
-    Column("run_id", String, primary_key=True),
-    Column("round", Integer, primary_key=True),
-    Column("body", LargeBinary, nullable=False),
-)
+from .queries import RunView, load_run
+from .runs import LEASE, Claim
+from .tables import pauses, runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pause:
-    """A run as it stopped for the `round`-th time: all its messages, those from `new_from` on being its own."""
+    """A run as it stopped to wait.
+
+    Attributes:
+        round: How many times it has stopped, this one included.
+        messages: All its messages, the conversation before it included.
+        new_from: The index of the first message of its own.
+        root_span_id: The span that the resumed run's spans belong below.
+        tools: The names of the tools that it has called.
+        retries_used: How many times malformed output was retried.
+        deps_handed_over: Whether its deps were the caller's, rather than made by the agent's factory.
+    """
 
     round: int
     messages: Sequence[ModelMessage]
@@ -34,47 +37,54 @@ class Pause:
     tools: Sequence[str]
     retries_used: int
     deps_handed_over: bool
-    """Whether its deps were the caller's, and not made by the agent's factory."""
 
 
-def keep_pause(run_id: str, pause: Pause) -> Callable[[Connection], None]:
-    """An op that keeps what carries the run on."""
-    found = {**asdict(pause), "messages": list(pause.messages)}
-    row = {"run_id": run_id, "round": pause.round, "body": pack(found)}
-
-    def op(conn: Connection) -> None:
-        conn.execute(pauses.insert(), row)
-
-    return op
+def store_pause(run_id: str, pause: Pause) -> Operation[None]:
+    """Stores what resuming the run needs."""
+    return _store_pause(run_id, pause.round, pack({**asdict(pause), "messages": list(pause.messages)}))
 
 
-def take(run_id: str, now: datetime) -> Callable[[Connection], tuple[RunView, Pause, Claim]]:
-    """An op that takes a paused run for this process, which keeps its lease from then on.
+@operation
+def _store_pause(conn: Connection, run_id: str, round_: int, body: PackedJson) -> None:
+    conn.execute(pauses.insert(), {"run_id": run_id, "round": round_, "body": body})
 
-    A run that another process had taken, and whose lease is over, is taken from it: nothing that process writes of the
-    run counts any more. The op raises NotFound and NotResumable.
+
+@operation
+def claim_paused_run(conn: Connection, run_id: str, now: datetime) -> tuple[RunView, Pause, Claim]:
+    """Claims a paused run for this process, which has to renew its lease from then on.
+
+    A run whose process has let its lease expire is taken over: nothing which that process writes of the run counts any
+    more.
+
+    Args:
+        conn: The connection, within a transaction.
+        run_id: The run.
+        now: The time.
+
+    Returns:
+        The run as it stood before, where it stopped, and the new claim.
+
+    Raises:
+        NotFound: If there is no such run.
+        NotResumable: If the run does not wait for people.
     """
-    lease_ns = unix_ns(now + LEASE)
-
-    def op(conn: Connection) -> tuple[RunView, Pause, Claim]:
-        claims = conn.execute(select(runs.c.claims).where(runs.c.run_id == run_id).with_for_update()).scalar() or 0
-        view = load_run(conn, run_id, now)
-        pause = last_pause(conn, run_id)
-        if pause is None or view.status not in ("awaiting_approval", "interrupted"):
-            raise NotResumable(f"run {run_id} is {view.status} and waits for nobody; see `handrail runs show {run_id}`")
-        taken = {"outcome": None, "path": None, "fault": None, "ended_ns": None, "lease_until_ns": lease_ns}
-        conn.execute(update(runs).where(runs.c.run_id == run_id).values(claims=claims + 1, **taken))
-        return view, pause, Claim(run_id, claims + 1)
-
-    return op
+    # Locked first, so that of two processes that claim the same run the second sees the first one's claim.
+    claims = conn.execute(select(runs.c.claims).where(runs.c.run_id == run_id).with_for_update()).scalar() or 0
+    view = load_run(run_id, now)(conn)
+    pause = load_pause(run_id)(conn)
+    if pause is None or view.status not in ("awaiting_approval", "interrupted"):
+        raise NotResumable(f"run {run_id} is {view.status} and waits for nobody; see `handrail runs show {run_id}`")
+    resumed = {"outcome": None, "path": None, "fault": None, "ended_at": None, "lease_until": now + LEASE}
+    conn.execute(update(runs).where(runs.c.run_id == run_id).values(claims=claims + 1, **resumed))
+    return view, pause, Claim(run_id, claims + 1)
 
 
-def last_pause(conn: Connection, run_id: str) -> Pause | None:
-    """What carries the run on from where it last stopped; None where it never did."""
-    query = select(pauses).where(pauses.c.run_id == run_id).order_by(pauses.c.round.desc()).limit(1)
-    row = conn.execute(query).one_or_none()
-    if row is None:
+@operation
+def load_pause(conn: Connection, run_id: str) -> Pause | None:
+    """Where a run last stopped to wait; None if it never did."""
+    query = select(pauses.c.body).where(pauses.c.run_id == run_id).order_by(pauses.c.round.desc()).limit(1)
+    body = conn.execute(query).scalar()
+    if body is None:
         return None
-    found = unpack(row.body)
-    messages = ModelMessagesTypeAdapter.validate_json(as_json(found.pop("messages")))
-    return Pause(messages=messages, **found)
+    messages = ModelMessagesTypeAdapter.validate_json(as_json(body.pop("messages")))
+    return Pause(messages=messages, **body)

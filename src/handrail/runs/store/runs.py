@@ -1,159 +1,34 @@
-"""The runs' tables. A run is one row that is brought up to date; its outcomes are appended, never rewritten."""
+"""Writing runs: a run is one row that is brought up to date; its outcomes are appended, never rewritten.
+
+Two processes may believe that a run is theirs: one that was silent for longer than its lease, and one that took the run
+over meanwhile. So each claim on a run has a number, one higher than the last, and every write of the run's state is
+conditional on it (a fencing token): after a takeover, nothing that the first process writes changes the run any more,
+however late it arrives. It raises TakenOver, and what was written with it is rolled back.
+"""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Index,
-    Integer,
-    LargeBinary,
-    Row,
-    String,
-    Table,
-    Text,
-    bindparam,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import Connection, bindparam, func, select, update
 
-from handrail.kernel.clock import from_unix_ns, unix_ns
 from handrail.kernel.db.engine import insert, insert_new
-from handrail.kernel.db.schema import metadata
-from handrail.kernel.errors import NotFound, StoreError
-from handrail.kernel.money import NanoUsd
-from handrail.kernel.serialization import pack, storable, unpack, unpack_json
-from handrail.runs.fingerprint import Fingerprint, Sent, sha256
+from handrail.kernel.db.operation import Operation, operation
+from handrail.kernel.errors import StoreError
+from handrail.kernel.serialization import PackedJson, escape_unstorable, pack
+from handrail.runs.fingerprint import FingerprintedRequest, sha256
 from handrail.runs.outcome import Path
 
-_AT_ONCE = 1_000
+from .tables import agents, messages, outcomes, prompts, run_inputs, runs
+
 LEASE = timedelta(seconds=30)
-"""A run whose process has not been heard of for this long counts as interrupted."""
+"""A run whose process has not renewed its lease for this long counts as interrupted."""
 
-runs = Table(
-    "runs",
-    metadata,
-    Column("run_id", String, primary_key=True),
-    Column("agent", String, nullable=False),
-    Column("tenant", String, nullable=False),
-    Column("user_id", String, nullable=False),
-    Column("conversation_id", String, nullable=False),
-    Column("trace_id", String, nullable=False),
-    Column("started_ns", BigInteger, nullable=False),
-    Column("lease_until_ns", BigInteger, nullable=False),
-    Column("ended_ns", BigInteger),
-    Column("outcome", String),
-    Column("path", String),
-    Column("fault", String),
-    Column("model", String),
-    Column("requests", Integer, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("cost", BigInteger, nullable=False),
-    Column("template_hash", String),
-    Column("rendered_hash", String),
-    Column("agent_hash", String),
-    Column("claims", Integer, nullable=False, server_default="0"),
-    Index("ix_runs_tenant_started_ns", "tenant", "started_ns"),
-    Index("ix_runs_agent_started_ns", "agent", "started_ns"),
-)
-run_inputs = Table(
-    "run_inputs",
-    metadata,
-    Column("run_id", String, primary_key=True),
-    Column("body", LargeBinary, nullable=False),
-)
-outcomes = Table(
-    "outcomes",
-    metadata,
-    Column("run_id", String, primary_key=True),
-    Column("seq", Integer, primary_key=True),
-    Column("type", String, nullable=False),
-    Column("path", String),
-    Column("at_ns", BigInteger, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-)
-messages = Table(
-    "messages",
-    metadata,
-    Column("run_id", String, primary_key=True),
-    Column("tenant", String, nullable=False),
-    Column("conversation_id", String, nullable=False),
-    Column("at_ns", BigInteger, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-    Index("ix_messages_tenant_conversation_id", "tenant", "conversation_id", "at_ns"),
-)
-prompts = Table("prompts", metadata, Column("hash", String, primary_key=True), Column("text", Text, nullable=False))
-agents = Table(
-    "agents",
-    metadata,
-    Column("hash", String, primary_key=True),
-    Column("agent", String, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("first_seen_ns", BigInteger, nullable=False),
-)
-
-
-class TakenOver(StoreError):
-    """Another process carries the run on: leave it alone."""
-
-    code: ClassVar[str] = "taken_over"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One process's hold on a run, the `number`-th since it began; the next one ends it."""
-
-    run_id: str
-    number: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunView:
-    """A run as it stands. `status` is its outcome's type, or `running`, or `interrupted` where its process is gone."""
-
-    run_id: str
-    agent: str
-    tenant: str
-    user: str
-    conversation_id: str
-    trace_id: str
-    started_at: datetime
-    ended_at: datetime | None
-    status: str
-    path: Path | None
-    fault: str | None
-    model: str | None
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    cost: NanoUsd
-    fingerprint: Fingerprint | None
-
-    @property
-    def took(self) -> timedelta | None:
-        """From its beginning to its last outcome."""
-        return None if self.ended_at is None else self.ended_at - self.started_at
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutcomeView:
-    """One of a run's outcomes: `body` holds the fields of its type."""
-
-    type: str
-    path: Path | None
-    at: datetime
-    body: Mapping[str, Any]
-
-
-_ADVANCE = update(runs).where(runs.c.run_id == bindparam("this_run"), runs.c.claims == bindparam("this_claim"))
-_RENEW = _ADVANCE.where(runs.c.outcome.is_(None))
+# Built once: SQLAlchemy derives a cache key for each statement object, and every model request updates its run.
+_UPDATE = update(runs).where(runs.c.run_id == bindparam("this_run"), runs.c.claims == bindparam("this_claim"))
+_RENEW = _UPDATE.where(runs.c.outcome.is_(None))
 _NEXT_SEQ = (
     select(func.coalesce(func.max(outcomes.c.seq), 0) + 1)
     .where(outcomes.c.run_id == bindparam("this_run"))
@@ -162,34 +37,57 @@ _NEXT_SEQ = (
 _APPEND = outcomes.insert().values(seq=_NEXT_SEQ)
 
 
-def start(row: Mapping[str, Any], asked: Any) -> Callable[[Connection], None]:
-    """An op that opens a run; `row` has the columns of `runs` that are known then."""
-    body = pack(asked)
+class TakenOver(StoreError):
+    """Another process has taken the run over: leave it alone."""
 
-    def op(conn: Connection) -> None:
-        conn.execute(runs.insert(), dict(row))
-        conn.execute(run_inputs.insert(), {"run_id": row["run_id"], "body": body})
-
-    return op
+    code: ClassVar[str] = "taken_over"
 
 
-def advance(claim: Claim, values: Mapping[str, Any]) -> Callable[[Connection], None]:
-    """An op that brings a run's columns up to date. It raises TakenOver."""
+@dataclass(frozen=True)
+class Claim:
+    """A process's right to write a run's state; `number` counts the takeovers, and the next one ends the claim."""
 
-    def op(conn: Connection) -> None:
-        _advance(conn, claim, values)
-
-    return op
+    run_id: str
+    number: int = 0
 
 
-def renew(claim: Claim, until: datetime) -> Callable[[Connection], None]:
-    """An op that keeps a run that is under way from counting as interrupted until then; nothing where it is not."""
-    changed = {"this_run": claim.run_id, "this_claim": claim.number, "lease_until_ns": unix_ns(until)}
+def start_run(row: Mapping[str, Any], run_input: Any) -> Operation[None]:
+    """Inserts a run.
 
-    def op(conn: Connection) -> None:
-        conn.execute(_RENEW, changed)
+    Args:
+        row: The columns of `runs` that are known at the start, by their keys.
+        run_input: The user's input, as JSON.
+    """
+    return _start_run(dict(row), pack(run_input))
 
-    return op
+
+@operation
+def _start_run(conn: Connection, row: Mapping[str, Any], body: PackedJson) -> None:
+    conn.execute(runs.insert(), row)
+    conn.execute(run_inputs.insert(), {"run_id": row["run_id"], "body": body})
+
+
+@operation
+def update_run(conn: Connection, claim: Claim, values: Mapping[str, Any]) -> None:
+    """Brings a run's columns up to date.
+
+    Args:
+        conn: The connection, within a transaction.
+        claim: The claim of the process that runs it.
+        values: The new values, by the columns' keys.
+
+    Raises:
+        TakenOver: If another process has claimed the run since.
+    """
+    changed = {"this_run": claim.run_id, "this_claim": claim.number, **values}
+    if conn.execute(_UPDATE, changed).rowcount != 1:
+        raise TakenOver(f"run {claim.run_id}: another process has taken it over; this one was silent for too long")
+
+
+@operation
+def renew_run_lease(conn: Connection, claim: Claim, until: datetime) -> None:
+    """Keeps a run that is under way from counting as interrupted before `until`; changes nothing once it has ended."""
+    conn.execute(_RENEW, {"this_run": claim.run_id, "this_claim": claim.number, "lease_until": until})
 
 
 def append_outcome(
@@ -200,157 +98,76 @@ def append_outcome(
     at: datetime,
     body: Mapping[str, Any],
     values: Mapping[str, Any],
-) -> Callable[[Connection], None]:
-    """An op that appends an outcome and makes it the one the run stands at; `values` are the run's other columns.
+) -> Operation[None]:
+    """Appends an outcome, which the run stands at from then on.
 
-    It raises TakenOver.
+    Args:
+        claim: The claim of the process that ran it.
+        type_: The outcome's type, which is the run's status.
+        path: What the run counts as.
+        fault: The code of the fault, if there was one.
+        at: When the run ended.
+        body: The fields of the outcome, as JSON.
+        values: The run's other columns, by their keys.
+
+    Returns:
+        An operation that raises TakenOver if another process has claimed the run since.
     """
-    row = {"run_id": claim.run_id, "type": type_, "path": path, "at_ns": unix_ns(at), "body": pack(body)}
-    standing = {**values, "outcome": type_, "path": path, "fault": fault, "ended_ns": unix_ns(at)}
-
-    def op(conn: Connection) -> None:
-        _advance(conn, claim, standing)
-        conn.execute(_APPEND, {"this_run": claim.run_id, **row})
-
-    return op
+    row = {"run_id": claim.run_id, "type": type_, "path": path, "at": at, "body": pack(body)}
+    return _append_outcome(claim, row, {**values, "outcome": type_, "path": path, "fault": fault, "ended_at": at})
 
 
-def remember(sent: Sent, template: str, agent: str, at: datetime) -> Callable[[Connection], None]:
-    """An op that keeps the texts behind a fingerprint, once each."""
-
-    def op(conn: Connection) -> None:
-        for text in (template, sent.rendered):
-            insert_new(conn, prompts, {"hash": sha256(text), "text": storable(text)})
-        row = {"hash": sent.fingerprint.agent, "agent": agent, "body": sent.body, "first_seen_ns": unix_ns(at)}
-        insert_new(conn, agents, row)
-
-    return op
+@operation
+def _append_outcome(conn: Connection, claim: Claim, row: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    # The update comes first: it locks the run, so that two outcomes cannot get the same number on Postgres.
+    update_run(claim, values)(conn)
+    conn.execute(_APPEND, {"this_run": claim.run_id, **row})
 
 
-def keep_messages(
-    run_id: str, tenant: str, conversation_id: str, at: datetime, said: Sequence[Any]
-) -> Callable[[Connection], None]:
-    """An op that keeps what a run added to its conversation (Pydantic AI's messages)."""
-    row = {"run_id": run_id, "tenant": tenant, "conversation_id": conversation_id, "at_ns": unix_ns(at)}
-    body = pack(said)
+def store_definition(request: FingerprintedRequest, template: str, agent: str, at: datetime) -> Operation[None]:
+    """Stores the texts behind a fingerprint, once each.
 
-    def op(conn: Connection) -> None:
-        conn.execute(_keep(conn.dialect.name), {**row, "body": body})
+    Args:
+        request: The fingerprint, the rendered prompt and the agent's definition.
+        template: The prompt's template.
+        agent: The agent's name.
+        at: The time.
+    """
+    texts = [{"hash": sha256(text), "text": escape_unstorable(text)} for text in (template, request.rendered)]
+    definition = {"hash": request.fingerprint.agent, "agent": agent, "body": request.body, "first_seen_at": at}
+    return _store_definition(texts, definition)
 
-    return op
+
+@operation
+def _store_definition(conn: Connection, texts: Sequence[Mapping[str, Any]], definition: Mapping[str, Any]) -> None:
+    for text in texts:
+        insert_new(conn, prompts, text)
+    insert_new(conn, agents, definition)
+
+
+def store_messages(
+    run_id: str, tenant: str, conversation_id: str, at: datetime, added: Sequence[Any]
+) -> Operation[None]:
+    """Stores what a run has added to its conversation, in place of what it had added before.
+
+    Args:
+        run_id: The run.
+        tenant: Its tenant.
+        conversation_id: Its conversation.
+        at: When the messages were added.
+        added: Pydantic AI's messages.
+    """
+    row = {"run_id": run_id, "tenant": tenant, "conversation_id": conversation_id, "added_at": at, "body": pack(added)}
+    return _store_messages(row)
+
+
+@operation
+def _store_messages(conn: Connection, row: Mapping[str, Any]) -> None:
+    conn.execute(_upsert_messages(conn.dialect.name), row)
 
 
 @functools.cache
-def _keep(dialect: str) -> Any:
+def _upsert_messages(dialect: str) -> Any:
     statement = insert(dialect, messages)
-    changed = {"body": statement.excluded.body, "at_ns": statement.excluded.at_ns}
+    changed = {"body": statement.excluded.body, "added_at": statement.excluded.added_at}
     return statement.on_conflict_do_update(index_elements=["run_id"], set_=changed)
-
-
-def load_conversation(conn: Connection, tenant: str, conversation_id: str) -> list[bytes]:
-    """What each run of a tenant's conversation added, in order."""
-    query = select(messages.c.body).where(messages.c.tenant == tenant, messages.c.conversation_id == conversation_id)
-    return [unpack_json(body) for body in conn.execute(query.order_by(messages.c.at_ns, messages.c.run_id)).scalars()]
-
-
-def list_runs(
-    conn: Connection, now: datetime, *, tenant: str | None, agent: str | None, limit: int, before: str | None
-) -> list[RunView]:
-    """The newest runs first; `before` is the id of the last run of the page before."""
-    query = select(runs).order_by(runs.c.run_id.desc()).limit(limit)
-    if tenant is not None:
-        query = query.where(runs.c.tenant == tenant)
-    if agent is not None:
-        query = query.where(runs.c.agent == agent)
-    if before is not None:
-        query = query.where(runs.c.run_id < before)
-    return [_view(row, now) for row in conn.execute(query)]
-
-
-def load_run(conn: Connection, run_id: str, now: datetime, tenant: str | None = None) -> RunView:
-    """Raises NotFound. A prefix that only one run has is enough."""
-    query = select(runs).where(runs.c.run_id.startswith(run_id, autoescape=True)).limit(2)
-    if tenant is not None:
-        query = query.where(runs.c.tenant == tenant)
-    found = conn.execute(query).all()
-    if len(found) != 1:
-        what = "several runs begin" if found else "no run is called or begins"
-        raise NotFound(f"{what} with {run_id!r}; `handrail runs list` shows the newest")
-    return _view(found[0], now)
-
-
-def load_input(conn: Connection, run_id: str) -> Any:
-    """What the run was asked, as JSON."""
-    body = conn.execute(select(run_inputs.c.body).where(run_inputs.c.run_id == run_id)).scalar_one()
-    return unpack(body)
-
-
-def load_outcomes(conn: Connection, run_id: str) -> list[OutcomeView]:
-    """How the run stood, first to last."""
-    query = select(outcomes).where(outcomes.c.run_id == run_id).order_by(outcomes.c.seq)
-    return [_outcome(row) for row in conn.execute(query)]
-
-
-def last_outcomes(conn: Connection, run_ids: Iterable[str]) -> dict[str, OutcomeView]:
-    """How each of these runs stood last, by its id; runs that are not here, or did not get that far, are left out."""
-    found = {}
-    for some in _chunks(run_ids):
-        query = select(outcomes).where(outcomes.c.run_id.in_(some)).order_by(outcomes.c.seq)
-        found.update({row.run_id: row for row in conn.execute(query)})
-    return {run_id: _outcome(row) for run_id, row in found.items()}
-
-
-def known_runs(conn: Connection, run_ids: Iterable[str], tenant: str | None) -> set[str]:
-    """Those of the ids that are of runs in this store: others may have been pruned, or have run elsewhere."""
-    found: set[str] = set()
-    for some in _chunks(run_ids):
-        query = select(runs.c.run_id).where(runs.c.run_id.in_(some))
-        found.update(conn.execute(query if tenant is None else query.where(runs.c.tenant == tenant)).scalars())
-    return found
-
-
-def _chunks(run_ids: Iterable[str]) -> Iterator[list[str]]:
-    """As many at a time as every engine takes in one statement."""
-    ids = list(run_ids)
-    for start in range(0, len(ids), _AT_ONCE):
-        yield ids[start : start + _AT_ONCE]
-
-
-def _outcome(row: Row[Any]) -> OutcomeView:
-    return OutcomeView(type=row.type, path=row.path, at=from_unix_ns(row.at_ns), body=unpack(row.body))
-
-
-def load_prompt(conn: Connection, hash_: str) -> str | None:
-    """The text a template or rendered hash stands for."""
-    text: str | None = conn.execute(select(prompts.c.text).where(prompts.c.hash == hash_)).scalar()
-    return text
-
-
-def _advance(conn: Connection, claim: Claim, values: Mapping[str, Any]) -> None:
-    changed = {"this_run": claim.run_id, "this_claim": claim.number, **values}
-    if conn.execute(_ADVANCE, changed).rowcount != 1:
-        raise TakenOver(f"run {claim.run_id}: another process carries it on; this one was silent for too long")
-
-
-def _view(row: Row[Any], now: datetime) -> RunView:
-    status = row.outcome or ("running" if row.lease_until_ns > unix_ns(now) else "interrupted")
-    known = row.agent_hash is not None
-    return RunView(
-        run_id=row.run_id,
-        agent=row.agent,
-        tenant=row.tenant,
-        user=row.user_id,
-        conversation_id=row.conversation_id,
-        trace_id=row.trace_id,
-        started_at=from_unix_ns(row.started_ns),
-        ended_at=None if row.ended_ns is None else from_unix_ns(row.ended_ns),
-        status=status,
-        path=row.path if status != "interrupted" else "failed",
-        fault=row.fault if status != "interrupted" else "interrupted",
-        model=row.model,
-        requests=row.requests,
-        input_tokens=row.input_tokens,
-        output_tokens=row.output_tokens,
-        cost=NanoUsd(row.cost),
-        fingerprint=Fingerprint(row.template_hash, row.rendered_hash, row.agent_hash) if known else None,
-    )

@@ -1,44 +1,50 @@
-"""How runs ended over time: the shares of the paths are a measured service level."""
+"""How runs ended over time: the shares of the paths are a service level."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, Connection, func, literal_column, select
+from sqlalchemy import Connection, func, select
 
-from handrail.kernel.clock import from_unix_ns, unix_ns
+from handrail.kernel.clock import from_unix_ns
+from handrail.kernel.db.operation import operation
+from handrail.kernel.db.queries import interval_start
 from handrail.runs.outcome import PATHS, Path
 
-from .runs import runs
+from .tables import runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathPoint:
-    """The runs that began in the stretch from `at`, by the path they count as; without an outcome they are left out."""
+    """How many runs that began in the interval from `at` count as each path; runs without an outcome are left out."""
 
     at: datetime
     runs: Mapping[Path, int]
 
 
+@operation
 def paths_over_time(
-    conn: Connection, *, tenant: str | None, since: datetime, until: datetime, every: timedelta
+    conn: Connection, *, tenant: str | None, since: datetime, until: datetime, interval: timedelta
 ) -> list[PathPoint]:
-    """The paths of the runs that began from `since` on and before `until`, in stretches of `every`, in their order.
+    """The paths of runs by the time they began; intervals without runs are left out.
 
-    Stretches are counted from 1970 in UTC; those without runs are left out.
+    Args:
+        conn: The connection to read with.
+        tenant: Whose runs; None for those of every tenant.
+        since: The earliest start of a run.
+        until: The first moment after the range.
+        interval: The length of each interval, counted from 1970 in UTC.
     """
-    # Written out: Postgres takes two parameters for two expressions, and would not group by the one it selects.
-    length = literal_column(str(every // timedelta(microseconds=1) * 1_000), BigInteger)
-    at = (runs.c.started_ns - runs.c.started_ns % length).label("at")
+    at = interval_start(runs.c.started_at, interval).label("at")
     query = (
-        select(at, runs.c.path, func.count().label("count"))
-        .where(runs.c.started_ns >= unix_ns(since), runs.c.started_ns < unix_ns(until), runs.c.path.is_not(None))
+        select(at, runs.c.path, func.count().label("runs"))
+        .where(runs.c.started_at >= since, runs.c.started_at < until, runs.c.path.is_not(None))
         .group_by(at, runs.c.path)
         .order_by(at)
     )
     if tenant is not None:
         query = query.where(runs.c.tenant == tenant)
-    found: dict[int, dict[Path, int]] = {}
+    points: dict[int, dict[Path, int]] = {}
     for row in conn.execute(query):
-        found.setdefault(row.at, dict.fromkeys(PATHS, 0))[row.path] = row[2]
-    return [PathPoint(at=from_unix_ns(at_ns), runs=counts) for at_ns, counts in found.items()]
+        points.setdefault(row.at, dict.fromkeys(PATHS, 0))[row.path] = row.runs
+    return [PathPoint(at=from_unix_ns(at_ns), runs=counts) for at_ns, counts in points.items()]

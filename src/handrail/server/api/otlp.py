@@ -1,21 +1,22 @@
-"""The API's way in for spans: OTLP over HTTP, on disk before the 200."""
+"""The OTLP/HTTP endpoint."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from handrail.server.auth import Visitor, program
-from handrail.server.state import site_of
-from handrail.traces.otlp.ingest import answer, ingest, prices, read_otlp
+from handrail.server.state import app_state
+from handrail.traces.otlp.ingest import decode_request, encode_response, ingest, price_lookup
+
+from .dependencies import IngestPrincipal
 
 router = APIRouter(prefix="/v1")
 
-_SPANS: dict[str, Any] = {
+_REQUEST_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "An ExportTraceServiceRequest of OTLP, plain or with gzip.",
+        "description": "An OTLP ExportTraceServiceRequest, plain or compressed with gzip.",
         "content": {
             "application/x-protobuf": {"schema": {"type": "string", "format": "binary"}},
             "application/json": {"schema": {"type": "object"}, "example": {"resourceSpans": []}},
@@ -24,21 +25,25 @@ _SPANS: dict[str, Any] = {
 }
 
 
-@router.post("/traces", openapi_extra=_SPANS, responses={200: {"content": {"application/x-protobuf": {}}}, 415: {}})
-async def take_spans(request: Request, visitor: Annotated[Visitor, Depends(program("ingest"))]) -> Response:
-    """Takes spans of OpenTelemetry or OpenInference. Those that are malformed are counted in the answer, the others
-    are kept; sending a span again changes nothing. A key's spans are its tenant's, whatever they say.
+@router.post(
+    "/traces", openapi_extra=_REQUEST_BODY, responses={200: {"content": {"application/x-protobuf": {}}}, 415: {}}
+)
+async def ingest_spans(request: Request, principal: IngestPrincipal) -> Response:
+    """Ingests OpenTelemetry or OpenInference spans, which are on disk before the 200.
+
+    Malformed spans are rejected and counted in `partial_success`; the others are stored. Sending a span again changes
+    nothing. With a key of one tenant the spans belong to that tenant, whatever they say themselves.
     """
-    runtime, headers = site_of(request).runtime, request.headers
-    kind = headers.get("content-type", "")
-    received = await asyncio.to_thread(
-        read_otlp,
+    runtime, headers = app_state(request).runtime, request.headers
+    content_type = headers.get("content-type", "")
+    batch = await asyncio.to_thread(
+        decode_request,
         await request.body(),
-        kind,
+        content_type,
         headers.get("content-encoding"),
-        visitor.tenant,
-        prices(runtime.settings.prices),
+        principal.tenant,
+        price_lookup(runtime.settings.prices),
         runtime.telemetry.redact,
     )
-    await ingest(runtime.database, received)
-    return Response(answer(received, kind), media_type=kind.partition(";")[0].strip())
+    await ingest(runtime.database, batch)
+    return Response(encode_response(batch, content_type), media_type=content_type.partition(";")[0].strip())

@@ -1,4 +1,4 @@
-"""The API's documents: what is sent and what comes back, with an example each."""
+"""The request and response bodies of the API, with examples."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,22 +7,22 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from pydantic_core import to_jsonable_python
 
-from handrail.kernel.money import NanoUsd, show_usd
+from handrail.kernel.money import NanoUsd, format_usd
 from handrail.review.approvals.model import Approval, State
-from handrail.review.feedback import Verdict
+from handrail.review.feedback import Feedback
 from handrail.runs.outcome import AwaitingApproval, Escalated, Failed, FellBack, Outcome, Path, Refused
-from handrail.server.queries import Story
+from handrail.server.queries import RunDetail
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Note = Annotated[str, StringConstraints(max_length=10_000)]
 
 
-class _Sent(BaseModel):
+class _RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class RunAsked(_Sent):
-    """A question for an agent."""
+class RunRequestBody(_RequestBody):
+    """An input for an agent."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"input": "Where is my order 1042?", "user": "u-17", "tenant": "acme"}]}
@@ -30,27 +30,29 @@ class RunAsked(_Sent):
 
     input: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
     user: Name
-    tenant: Name | None = Field(None, description="The user's tenant. A key that is of one tenant fills it in.")
-    conversation_id: Name | None = Field(None, description="Goes on with this conversation of the tenant.")
+    tenant: Name | None = Field(None, description="The user's tenant. A key of one tenant implies it.")
+    conversation_id: Name | None = Field(None, description="Continues this conversation of the tenant.")
 
 
-class FeedbackGiven(_Sent):
-    """A person's verdict on a run; the newest counts."""
+class FeedbackRequestBody(_RequestBody):
+    """Whether a run's outcome was right, in a person's judgement; the newest feedback counts."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"right": False, "should": {"refund": True}, "by": "ann", "note": "paid twice"}]
+            "examples": [{"right": False, "expected": {"refund": True}, "by": "ann", "note": "paid twice"}]
         }
     )
 
     right: bool
     by: Name
-    should: dict[str, JsonValue] | None = Field(None, description="Fields of the right outcome.")
+    expected: dict[str, JsonValue] | None = Field(
+        None, description="Fields of the right outcome, with their right values."
+    )
     note: Note | None = None
 
 
-class DecisionGiven(_Sent):
-    """A person's decision; `by` has to be somebody who may decide."""
+class DecisionRequestBody(_RequestBody):
+    """A decision; `by` has to be a person who may decide."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"by": "ann", "note": "checked with the bank"}]})
 
@@ -58,8 +60,8 @@ class DecisionGiven(_Sent):
     note: Note | None = None
 
 
-class ApprovalSeen(BaseModel):
-    """An irreversible action that waits, or waited, for a person."""
+class ApprovalResponse(BaseModel):
+    """An irreversible action that waits, or waited, for a person's decision."""
 
     approval_id: str
     run_id: str
@@ -77,15 +79,18 @@ class ApprovalSeen(BaseModel):
     note: str | None
 
 
-class FaultSeen(BaseModel):
-    """Why an agent could not answer."""
+class FaultResponse(BaseModel):
+    """Why an agent failed to answer."""
 
     code: str
     detail: str
 
 
-class RunAnswer(BaseModel):
-    """How a run stands. `message` is fit for the user; `output` is there where the agent or its fallback answered."""
+class RunResponse(BaseModel):
+    """How a run ended, or that it waits for an approval.
+
+    `message` can be shown to the user. `output` is the answer of the agent or of its fallback.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -116,9 +121,9 @@ class RunAnswer(BaseModel):
     path: Path | None
     message: str
     output: Any
-    fault: FaultSeen | None
+    fault: FaultResponse | None
     reason: str | None
-    approvals: list[ApprovalSeen]
+    approvals: list[ApprovalResponse]
     seconds: float
     cost_nano_usd: int
     cost: str
@@ -126,8 +131,8 @@ class RunAnswer(BaseModel):
     tools: list[str]
 
 
-class OutcomeSeen(BaseModel):
-    """One of a run's outcomes; `body` holds the fields of its type."""
+class OutcomeResponse(BaseModel):
+    """One of a run's outcomes; `body` has the fields of its type."""
 
     type: str
     path: Path | None
@@ -135,20 +140,20 @@ class OutcomeSeen(BaseModel):
     body: dict[str, Any]
 
 
-class VerdictSeen(BaseModel):
-    """What a person said of a run."""
+class FeedbackResponse(BaseModel):
+    """A person's feedback on a run."""
 
-    verdict_id: str
+    feedback_id: str
     run_id: str
     right: bool
-    should: dict[str, Any] | None
+    expected: dict[str, Any] | None
     note: str | None
     by: str
     at: datetime
 
 
-class RunStory(BaseModel):
-    """A run as it stands, its outcomes first to last, its approvals and its verdicts, the newest verdict first."""
+class RunDetailResponse(BaseModel):
+    """A run with its outcomes in order, its approvals, and its feedback, newest first."""
 
     run_id: str
     agent: str
@@ -167,80 +172,82 @@ class RunStory(BaseModel):
     output_tokens: int
     cost_nano_usd: int
     input: Any
-    outcomes: list[OutcomeSeen]
-    approvals: list[ApprovalSeen]
-    verdicts: list[VerdictSeen]
+    outcomes: list[OutcomeResponse]
+    approvals: list[ApprovalResponse]
+    feedback: list[FeedbackResponse]
 
 
-class ApprovalList(BaseModel):
-    """A page of approvals; `next` goes into `before` for the page after it, None at the end."""
+class ApprovalListResponse(BaseModel):
+    """A page of approvals. For the next page pass `next` as `before`; it is null on the last page."""
 
-    approvals: list[ApprovalSeen]
+    approvals: list[ApprovalResponse]
     next: str | None
 
 
-def approval_seen(found: Approval) -> ApprovalSeen:
-    """An approval without what is the machine's own."""
-    return ApprovalSeen(
-        approval_id=found.approval_id,
-        run_id=found.run_id,
-        tenant=found.tenant,
-        user=found.user,
-        agent=found.agent,
-        tool=found.tool,
-        arguments=_plain(found.arguments),
-        approver=found.approver,
-        state=found.state,
-        proposed_at=found.proposed_at,
-        expires_at=found.expires_at,
-        decided_by=found.decided_by,
-        decided_at=found.decided_at,
-        note=found.note,
+def approval_response(approval: Approval) -> ApprovalResponse:
+    """An approval, without its internal fields."""
+    return ApprovalResponse(
+        approval_id=approval.approval_id,
+        run_id=approval.run_id,
+        tenant=approval.tenant,
+        user=approval.user,
+        agent=approval.agent,
+        tool=approval.tool,
+        arguments=_to_json(approval.arguments),
+        approver=approval.approver,
+        state=approval.state,
+        proposed_at=approval.proposed_at,
+        expires_at=approval.expires_at,
+        decided_by=approval.decided_by,
+        decided_at=approval.decided_at,
+        note=approval.note,
     )
 
 
-def verdict_seen(found: Verdict) -> VerdictSeen:
-    """A verdict as the API tells it."""
-    return VerdictSeen(
-        verdict_id=found.verdict_id,
-        run_id=found.run_id,
-        right=found.right,
-        should=None if found.should is None else _plain(found.should),
-        note=found.note,
-        by=found.by,
-        at=found.at,
+def feedback_response(feedback: Feedback) -> FeedbackResponse:
+    """Feedback, without its internal fields."""
+    return FeedbackResponse(
+        feedback_id=feedback.feedback_id,
+        run_id=feedback.run_id,
+        right=feedback.right,
+        expected=None if feedback.expected is None else _to_json(feedback.expected),
+        note=feedback.note,
+        by=feedback.by,
+        at=feedback.at,
     )
 
 
-def run_answer(outcome: Outcome[Any]) -> RunAnswer:
-    """An outcome that is no refusal, as an answer."""
+def run_response(outcome: Outcome[Any]) -> RunResponse:
+    """The response for any outcome but a refusal, which is a problem."""
     assert not isinstance(outcome, Refused)
     facts, fault = outcome.facts, outcome.fault if isinstance(outcome, FellBack | Failed) else None
-    return RunAnswer(
+    approvals = outcome.approvals if isinstance(outcome, AwaitingApproval) else ()
+    return RunResponse(
         run_id=facts.run_id,
         trace_id=facts.trace_id,
         type=outcome.type,
         path=outcome.path,
         message=outcome.message,
-        output=_plain(getattr(outcome, "output", None)),
-        fault=fault and FaultSeen(code=fault.code, detail=fault.detail),
+        output=_to_json(getattr(outcome, "output", None)),
+        fault=fault and FaultResponse(code=fault.code, detail=fault.detail),
         reason=outcome.reason if isinstance(outcome, Escalated) else None,
-        approvals=[approval_seen(each) for each in outcome.approvals] if isinstance(outcome, AwaitingApproval) else [],
+        approvals=[approval_response(approval) for approval in approvals],
         seconds=facts.duration.total_seconds(),
         cost_nano_usd=facts.cost,
-        cost=show_usd(NanoUsd(facts.cost)),
+        cost=format_usd(NanoUsd(facts.cost)),
         requests=facts.requests,
         tools=list(facts.tools),
     )
 
 
-def run_story(story: Story) -> RunStory:
-    """A run's story as the API tells it."""
-    run = story.run
+def run_detail_response(detail: RunDetail) -> RunDetailResponse:
+    """A run with all that is stored of it."""
+    run = detail.run
     outcomes = [
-        OutcomeSeen(type=each.type, path=each.path, at=each.at, body=_plain(each.body)) for each in story.outcomes
+        OutcomeResponse(type=outcome.type, path=outcome.path, at=outcome.at, body=_to_json(outcome.body))
+        for outcome in detail.outcomes
     ]
-    return RunStory(
+    return RunDetailResponse(
         run_id=run.run_id,
         agent=run.agent,
         tenant=run.tenant,
@@ -257,21 +264,21 @@ def run_story(story: Story) -> RunStory:
         input_tokens=run.input_tokens,
         output_tokens=run.output_tokens,
         cost_nano_usd=run.cost,
-        input=_plain(story.input),
+        input=_to_json(detail.input),
         outcomes=outcomes,
-        approvals=[approval_seen(each) for each in story.approvals],
-        verdicts=[verdict_seen(each) for each in story.verdicts],
+        approvals=[approval_response(approval) for approval in detail.approvals],
+        feedback=[feedback_response(feedback) for feedback in detail.feedback],
     )
 
 
-def _plain(found: Any) -> Any:
-    """As JSON has it, objects that it does not know by their text, halves of characters as question marks."""
-    return _whole(to_jsonable_python(found, bytes_mode="base64", fallback=str, inf_nan_mode="null"))
+def _to_json(value: Any) -> Any:
+    """A JSON value: objects without a JSON form become their text, lone surrogates question marks."""
+    return _replace_surrogates(to_jsonable_python(value, bytes_mode="base64", fallback=str, inf_nan_mode="null"))
 
 
-def _whole(found: Any) -> Any:
-    if isinstance(found, str):
-        return found.encode("utf-8", "replace").decode()
-    if isinstance(found, Mapping):
-        return {_whole(name): _whole(value) for name, value in found.items()}
-    return [_whole(value) for value in found] if isinstance(found, list) else found
+def _replace_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_replace_surrogates(name): _replace_surrogates(item) for name, item in value.items()}
+    return [_replace_surrogates(item) for item in value] if isinstance(value, list) else value

@@ -1,34 +1,33 @@
-"""The API's answers about traces: which there are, what is in one, how long steps take, who and what costs how much."""
+"""The API's traces: list and read them, latency by step, cost by key."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
-from handrail.server.auth import Visitor, program
-from handrail.server.params import After, TraceId, Word, read_place, show_place
-from handrail.server.queries import Range, Reads, SpendKey
-from handrail.server.state import site_of
-from handrail.server.time_ranges import InRange, range_of
+from handrail.server.params import AfterQuery, TextQuery, TraceId, decode_cursor, encode_cursor
+from handrail.server.state import app_state
+from handrail.server.time_ranges import RangeName, RangeQuery, TimeRange, time_range
 from handrail.traces.analysis.critical_path import critical_path
 from handrail.traces.model import Span
-from handrail.traces.store.queries import Order, SpendRow, StepLatency, place_of
+from handrail.traces.store.rollup_queries import SpendKey, SpendRow, StepLatency
 from handrail.traces.store.summaries import TraceSummary
+from handrail.traces.store.trace_queries import TraceOrder, cursor_of
+
+from .dependencies import ReadPrincipal, queries_for
 
 router = APIRouter(prefix="/v1")
 
-Reader = Annotated[Visitor, Depends(program("read"))]
 
-
-class TraceList(BaseModel):
-    """A page of traces; `next` goes into `after` for the page after it, None at the end."""
+class TraceListResponse(BaseModel):
+    """A page of traces. For the next page pass `next` as `after`; it is null on the last page."""
 
     traces: list[TraceSummary]
     next: str | None
 
 
-class SpanSeen(BaseModel):
-    """A span, what was said in it left out. `critical_ns` is its time on the trace's critical path."""
+class SpanResponse(BaseModel):
+    """A span without its payload. `critical_ns` is its time on the trace's critical path."""
 
     span_id: str
     parent_id: str | None
@@ -45,91 +44,94 @@ class SpanSeen(BaseModel):
     run_id: str
 
 
-class TraceSeen(BaseModel):
-    """A trace and its spans in the order they began; `missing` spans are named as parents and are not there."""
+class TraceResponse(BaseModel):
+    """A trace with its spans, ordered by start. `missing` counts parents that are named but not stored."""
 
     trace: TraceSummary
     missing: int
-    spans: list[SpanSeen]
+    spans: list[SpanResponse]
 
 
 @router.get("/traces")
-async def read_traces(
+async def list_traces(
     request: Request,
-    visitor: Reader,
-    tenant: Word = "",
-    range_: InRange = "30d",
-    order: Annotated[Order, Query()] = "started",
-    agent: Word = "",
-    user: Word = "",
-    q: Word = "",
-    after: After = "",
+    principal: ReadPrincipal,
+    tenant: TextQuery = "",
+    range_: RangeQuery = "30d",
+    order: Annotated[TraceOrder, Query()] = "started",
+    agent: TextQuery = "",
+    user: TextQuery = "",
+    q: TextQuery = "",
+    after: AfterQuery = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> TraceList:
-    """The newest, dearest, longest or most faulty traces of a range.
+) -> TraceListResponse:
+    """Lists the traces of a range: the newest, the most expensive, the slowest, or those with most errors first.
 
     `q` is a part of a trace's name, or the beginning of its id. `tenant` is for keys of every tenant.
     """
-    reads, chosen = _asked(request, visitor, tenant, range_)
-    found = await reads.traces(
-        chosen,
+    traces = await queries_for(request, principal, tenant).traces(
+        _time_range(request, range_),
         order=order,
         agent=agent or None,
         user=user or None,
         text=q or None,
         limit=limit,
-        after=read_place(after),
+        after=decode_cursor(after),
     )
-    more = show_place(place_of(found[-1], order)) if len(found) == limit else None
-    return TraceList(traces=found, next=more)
+    following = encode_cursor(cursor_of(traces[-1], order)) if len(traces) == limit else None
+    return TraceListResponse(traces=traces, next=following)
 
 
 @router.get("/traces/{trace_id}")
-async def read_trace(request: Request, visitor: Reader, trace_id: TraceId, tenant: Word = "") -> TraceSeen:
-    """One trace, with what it waited for."""
-    found = await _asked(request, visitor, tenant, "24h")[0].trace(trace_id)
+async def read_trace(
+    request: Request, principal: ReadPrincipal, trace_id: TraceId, tenant: TextQuery = ""
+) -> TraceResponse:
+    """Returns a trace with its spans, and the time that each of them spent on the critical path."""
+    trace = await queries_for(request, principal, tenant).trace(trace_id)
     critical: dict[str, int] = {}
-    for segment in critical_path(found.spans):
+    for segment in critical_path(trace.spans):
         critical[segment.span.span_id] = critical.get(segment.span.span_id, 0) + segment.duration_ns
-    spans = [_seen(span, critical.get(span.span_id, 0)) for span in found.spans]
-    return TraceSeen(trace=found.summary, missing=found.missing, spans=spans)
+    spans = [_span_response(span, critical.get(span.span_id, 0)) for span in trace.spans]
+    return TraceResponse(trace=trace.summary, missing=trace.missing, spans=spans)
 
 
 @router.get("/steps")
 async def read_steps(
-    request: Request, visitor: Reader, tenant: Word = "", range_: InRange = "24h", agent: Word = ""
+    request: Request,
+    principal: ReadPrincipal,
+    tenant: TextQuery = "",
+    range_: RangeQuery = "24h",
+    agent: TextQuery = "",
 ) -> list[StepLatency]:
-    """How long each step took: percentiles in nanoseconds, each at most 2.5% off. Ranges are of whole hours or days."""
-    reads, chosen = _asked(request, visitor, tenant, range_)
-    return await reads.steps(chosen, agent or None)
+    """Returns the latency of each step: percentiles in nanoseconds, accurate to 2.5%.
+
+    Ranges consist of whole hours or days.
+    """
+    return await queries_for(request, principal, tenant).steps(_time_range(request, range_), agent or None)
 
 
 @router.get("/costs")
 async def read_costs(
     request: Request,
-    visitor: Reader,
+    principal: ReadPrincipal,
     by: Annotated[SpendKey, Query()],
-    tenant: Word = "",
-    range_: InRange = "30d",
+    tenant: TextQuery = "",
+    range_: RangeQuery = "30d",
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> list[SpendRow]:
-    """Who or what the money went to, in nano-dollars, the dearest first.
+    """Returns the spend by user, tenant, agent, model, fingerprint or day, in nano-dollars, the highest first.
 
-    `ungoverned` is the part that nobody held money for beforehand.
+    `ungoverned` is the part for which no money was held before the request.
     """
-    reads, chosen = _asked(request, visitor, tenant, range_)
-    return await reads.spend(chosen, by, limit)
+    return await queries_for(request, principal, tenant).spend(_time_range(request, range_), by, limit)
 
 
-def _asked(request: Request, visitor: Visitor, tenant: str, range_: InRange) -> tuple[Reads, Range]:
-    """What the caller sees: where it is more than one tenant, of the one that they named."""
-    runtime = site_of(request).runtime
-    seen = visitor.tenant if visitor.tenant is not None else tenant or None
-    return Reads(runtime, seen), range_of(range_, runtime.clock.now())
+def _time_range(request: Request, name: RangeName) -> TimeRange:
+    return time_range(name, app_state(request).runtime.clock.now())
 
 
-def _seen(span: Span, critical_ns: int) -> SpanSeen:
-    return SpanSeen(
+def _span_response(span: Span, critical_ns: int) -> SpanResponse:
+    return SpanResponse(
         span_id=span.span_id,
         parent_id=span.parent_id,
         kind=span.kind,

@@ -1,4 +1,4 @@
-"""What every page has: who looks at it, the tenant in view, and the frame around its own part."""
+"""What every page has in common: its principal, the tenant that it shows, and the layout around its content."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from starlette.responses import RedirectResponse, Response
 
-from handrail.access.errors import NotAllowed
-from handrail.server.auth import Person, Visitor, checked_form, form_cookie
-from handrail.server.eval_queries import EvalReads
-from handrail.server.params import Word
-from handrail.server.queries import Reads
-from handrail.server.state import Site, site_of
+from handrail.server.auth import LoggedIn, Principal, form_cookie_name, read_form
+from handrail.server.eval_queries import EvalQueries
+from handrail.server.params import TextQuery
+from handrail.server.queries import Queries
+from handrail.server.state import AppState, app_state
+from handrail.server.tenancy import check_sees_evals, visible_tenant
 
 MENU = (
     ("Overview", ""),
@@ -24,65 +24,68 @@ MENU = (
     ("Spending", "spending"),
     ("Evals", "evals"),
 )
-PAGE = 50
-"""Rows of a page."""
+PAGE_SIZE = 50
+"""Rows of a table on one page."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """A visitor looking at a page. `reads` is bound to the tenant in view: the visitor's own, or, for an operator, the
-    one they chose, or all."""
+class PageContext:
+    """One request for a page.
+
+    Attributes:
+        queries: The store, limited to the principal's tenant or, for an operator, to the tenant they chose, if any.
+    """
 
     request: Request
-    site: Site
-    visitor: Visitor
-    reads: Reads
+    state: AppState
+    principal: Principal
+    queries: Queries
 
     @property
-    def evals(self) -> EvalReads:
-        """What is known of evals, which are about agents. Raises NotAllowed for who is not the operator."""
-        if self.visitor.tenant is not None:
-            raise NotAllowed("evals are about agents, not about one tenant; only an operator sees them")
-        return EvalReads(self.site.runtime)
+    def evals(self) -> EvalQueries:
+        """The eval runs. Raises NotAllowed for anybody but an operator."""
+        check_sees_evals(self.principal.tenant)
+        return EvalQueries(self.state.runtime)
 
     @property
-    def chosen(self) -> str | None:
+    def tenant_filter(self) -> str | None:
         """The tenant that an operator chose; links keep it."""
-        return self.reads.tenant if self.visitor.tenant is None else None
+        return self.queries.tenant if self.principal.tenant is None else None
 
-    def page(self, template: str, status: int = 200, **context: Any) -> Response:
-        """The page that a template makes of `context`, in the frame that all pages have."""
-        menu = [each for each in MENU if each[1] != "evals" or self.visitor.tenant is None]
-        answer = self.site.renderer.page(
-            template, status, visitor=self.visitor, chosen=self.chosen, menu=menu, here=self.request.url.path, **context
+    def render(self, template: str, status: int = 200, **context: Any) -> Response:
+        """The page that a template makes of `context`, in the common layout."""
+        response = self.state.renderer.render(
+            template,
+            status,
+            principal=self.principal,
+            tenant=self.tenant_filter,
+            menu=[entry for entry in MENU if entry[1] != "evals" or self.principal.tenant is None],
+            current_path=self.request.url.path,
+            **context,
         )
-        if not self.visitor.logged_in:
-            keep_form_secret(answer, self.site, self.visitor.secret)
-        return answer
+        if not self.principal.logged_in:
+            set_form_cookie(response, self.state, self.principal.form_secret)
+        return response
 
-    def path(self, *parts: str, **query: Any) -> str:
-        """A path of this site that keeps the tenant in view."""
-        return self.site.renderer.path(*parts, tenant=self.chosen, **query)
+    def redirect(self, *segments: str) -> Response:
+        """The response to a form that was processed: a redirect to a page, which keeps the chosen tenant."""
+        return RedirectResponse(self.state.renderer.url(*segments, tenant=self.tenant_filter), 303)
 
-    def back(self, *parts: str) -> Response:
-        """The answer to a form that did its work: on to a page."""
-        return RedirectResponse(self.path(*parts), 303)
-
-    async def form(self) -> Mapping[str, str]:
-        """The fields of the form that was sent. Raises StaleForm and BadInput."""
-        return await checked_form(self.request, self.visitor)
+    async def form_fields(self) -> Mapping[str, str]:
+        """The fields of the submitted form. Raises StaleForm and BadInput."""
+        return await read_form(self.request, self.principal)
 
 
-def keep_form_secret(answer: Response, site: Site, secret: str) -> None:
-    """Gives the browser the cookie that forms are bound to where there is no session."""
-    name, secure = form_cookie(site.door), site.door.secure
-    answer.set_cookie(name, secret, httponly=True, samesite="lax", secure=secure, path="/")
+def set_form_cookie(response: Response, state: AppState, secret: str) -> None:
+    """Sends the browser the cookie that forms are bound to without a session."""
+    name, secure = form_cookie_name(state.bind_policy), state.bind_policy.secure
+    response.set_cookie(name, secret, httponly=True, samesite="lax", secure=secure, path="/")
 
 
-def _look(request: Request, visitor: Person, tenant: Word = "") -> Look:
-    site = site_of(request)
-    seen = visitor.tenant if visitor.tenant is not None else (tenant or None)
-    return Look(request=request, site=site, visitor=visitor, reads=Reads(site.runtime, seen))
+def _page_context(request: Request, principal: LoggedIn, tenant: TextQuery = "") -> PageContext:
+    state = app_state(request)
+    queries = Queries(state.runtime, visible_tenant(principal.tenant, tenant))
+    return PageContext(request=request, state=state, principal=principal, queries=queries)
 
 
-Looking = Annotated[Look, Depends(_look)]
+Page = Annotated[PageContext, Depends(_page_context)]

@@ -1,36 +1,43 @@
-"""Who and what the money goes to, and how few traces make most of it."""
+"""The cost page: spend by key, the most expensive traces and what they have in common, and waste."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from handrail.server.queries import SpendKey
-from handrail.server.time_ranges import RANGES, InRange, range_of
+from handrail.server.time_ranges import RANGES, RangeQuery, time_range
+from handrail.traces.store.rollup_queries import SpendKey
 
-from .context import PAGE, Looking
+from .context import PAGE_SIZE, Page
 
 router = APIRouter(include_in_schema=False)
 
 KEYS: tuple[SpendKey, ...] = ("agent", "user", "tenant", "model", "fingerprint", "day")
+EXPENSIVE_TRACES = 10
 
 
 @router.get("/cost")
-async def show(
-    look: Looking, range_: InRange = "30d", key: Annotated[SpendKey, Query(alias="by")] = "agent"
+async def show_cost(
+    page: Page, range_: RangeQuery = "30d", key: Annotated[SpendKey, Query(alias="by")] = "agent"
 ) -> Response:
-    """The spend of a range by one key, its dearest traces, and what sets them apart."""
-    chosen = range_of(range_, look.site.runtime.clock.now())
-    rows = await look.reads.spend(chosen, key, PAGE)
-    dearest = await look.reads.traces(chosen, order="cost", agent=None, user=None, text=None, limit=10, after=None)
-    return look.page(
+    """The cost of a range by one key."""
+    period = time_range(range_, page.state.runtime.clock.now())
+    rows = await page.queries.spend(period, key, PAGE_SIZE)
+    traces = await page.queries.traces(
+        period, order="cost", agent=None, user=None, text=None, limit=EXPENSIVE_TRACES, after=None
+    )
+    concentration, drivers = await page.queries.cost_concentration(period)
+    waste, analysed = await page.queries.waste(period)
+    return page.render(
         "cost.html",
         rows=rows,
-        most=max((row.cost for row in rows), default=0),
+        highest=max((row.cost for row in rows), default=0),
         total=sum(row.cost for row in rows),
-        few=await look.reads.few(chosen),
-        waste=await look.reads.waste(chosen),
-        dearest=[trace for trace in dearest if trace.cost],
+        concentration=concentration,
+        drivers=drivers,
+        waste=waste,
+        analysed=analysed,
+        traces=[trace for trace in traces if trace.cost],
         by=key,
         keys=KEYS,
         range=range_,

@@ -1,167 +1,159 @@
-"""Eval runs over time, one of them, two side by side, and one case through time."""
+"""The evals pages: eval runs over time, one eval run, two compared, and one case over time. For operators only."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from markupsafe import Markup
 from starlette.responses import Response
 
-from handrail.evals.compare.case_diff import CHANGES, Change, chosen
-from handrail.evals.eval_set.model import Case, load_set
-from handrail.evals.runner.eval_run import score_of
-from handrail.evals.runner.history import CaseAt, EvalRunSummary
-from handrail.evals.store.eval_runs import agent_hash_of
+from handrail.evals.compare.case_diff import CHANGE_KINDS, ChangeKind, filter_cases
+from handrail.evals.eval_set.model import Case, load_eval_set
+from handrail.evals.runner.eval_run import overall_score
+from handrail.evals.store.eval_runs import most_common_agent_hash
 from handrail.kernel.errors import HandrailError, NotFound
-from handrail.server.charts import scores
-from handrail.server.params import Before, Id, Word
-from handrail.server.view_models.evals import by_field, by_path, case_points, case_rows, colours, name_of, score_points
+from handrail.server.charts import score_chart
+from handrail.server.params import BeforeQuery, IdPath, TextQuery
+from handrail.server.view_models.evals import (
+    accuracy_by_field,
+    case_points,
+    case_rows,
+    change_of,
+    fingerprint_colours,
+    score_points,
+    scores_by_path,
+    short_fingerprint,
+    with_previous,
+)
 
-from .context import PAGE, Look, Looking
+from .context import PAGE_SIZE, Page, PageContext
 
 router = APIRouter(include_in_schema=False)
 
 GATES = 10
-IN_FULL = 10
+CASES_PER_PAGE = 10
 """Cases of a diff on a page, each with its outputs and trajectories."""
 HISTORY = 200
 
-Each = TypeVar("Each")
-
-Show = Annotated[Change | None, Query()]
-Older = Annotated[str, Query(alias="before", pattern="^[0-9a-z_]{1,64}$")]
-From = Annotated[int, Query(alias="from", ge=0, le=100_000)]
+ChangeQuery = Annotated[ChangeKind | None, Query()]
+BaselineQuery = Annotated[str, Query(alias="before", pattern="^[0-9a-z_]{1,64}$")]
+OffsetQuery = Annotated[int, Query(alias="from", ge=0, le=100_000)]
 
 
 @router.get("/evals")
-async def list_(look: Looking, agent: Word = "", before: Before = None) -> Response:
-    """An agent's scores over time, its eval runs and what its gate said; of the newest agent where none is named."""
-    agents = await look.evals.agents()
-    shown = agent or next(iter(agents), "")
-    runs = await look.evals.over_time(shown, PAGE + 1, before)
-    marks = colours(run.agent_hash for run in runs)
-    return look.page(
+async def list_eval_runs(page: Page, agent: TextQuery = "", before: BeforeQuery = None) -> Response:
+    """An agent's scores over time, its eval runs and gate verdicts; by default of the most recent agent."""
+    agents = await page.evals.agents()
+    selected = agent or next(iter(agents), "")
+    runs = await page.evals.eval_runs(selected, PAGE_SIZE + 1, before)
+    colours = fingerprint_colours(run.agent_hash for run in runs)
+    chart_key = ("evals", tuple((run.eval_run.eval_run_id, run.trials) for run in runs))
+    return page.render(
         "evals.html",
         agents=agents,
-        agent=shown,
-        rows=[(run, name_of(run.agent_hash), older) for run, older in _pairs(runs)][:PAGE],
-        marks=marks,
-        chart=await _score_chart(look, runs, marks),
-        gates=[] if before else await look.evals.gates(shown, GATES),
+        agent=selected,
+        rows=[(run, short_fingerprint(run.agent_hash), previous) for run, previous in with_previous(runs)][:PAGE_SIZE],
+        colours=colours,
+        chart=await _render_chart(page, chart_key, score_points(runs), colours),
+        gates=[] if before else await page.evals.gates(selected, GATES),
         before=before,
-        next=runs[PAGE - 1].eval_run.eval_run_id if len(runs) > PAGE else None,
+        next=runs[PAGE_SIZE - 1].eval_run.eval_run_id if len(runs) > PAGE_SIZE else None,
     )
 
 
 @router.get("/evals/case")
-async def show_case(look: Looking, agent: Word, id_: Annotated[Word, Query(alias="id")]) -> Response:
-    """One case in every eval run of the agent, and what it asks and expects where its set can be read."""
-    found = await look.evals.case(agent, id_, HISTORY)
-    if not found:
+async def show_case(page: Page, agent: TextQuery, id_: Annotated[TextQuery, Query(alias="id")]) -> Response:
+    """One case in every eval run of the agent, with its input and expected output if its eval set can be read."""
+    results = await page.evals.case_history(agent, id_, HISTORY)
+    if not results:
         raise NotFound(f"no eval run of {agent} has a case {id_}")
-    rows = [(each, name_of(each.agent_hash), _turned(each, older)) for each, older in _pairs(found)]
-    marks = colours(each.agent_hash for each in found)
-    return look.page(
+    colours = fingerprint_colours(result.agent_hash for result in results)
+    chart_key = ("case", agent, id_, len(results), results[0].eval_run.eval_run_id)
+    return page.render(
         "eval_case.html",
         agent=agent,
         case_id=id_,
-        case=(await _cases_of(look, agent)).get(id_),
-        rows=rows,
-        marks=marks,
-        kept=await look.evals.kept(trial for each in found for trial in each.trials),
-        chart=await _drawn(
-            look, ("case", agent, id_, len(found), found[0].eval_run.eval_run_id), case_points(found), marks
-        ),
+        case=(await _cases(page, agent)).get(id_),
+        rows=[
+            (result, short_fingerprint(result.agent_hash), change_of(result, previous))
+            for result, previous in with_previous(results)
+        ],
+        colours=colours,
+        stored=await page.evals.stored_run_ids(trial for result in results for trial in result.trials),
+        chart=await _render_chart(page, chart_key, case_points(results), colours),
     )
 
 
 @router.get("/evals/{eval_run_id}")
-async def show(look: Looking, eval_run_id: Id, wrong: bool = False) -> Response:
-    """One eval run, the wrong cases first."""
-    view, trials = await look.evals.run(eval_run_id)
+async def show_eval_run(page: Page, eval_run_id: IdPath, failing: bool = False) -> Response:
+    """One eval run, the worst cases first."""
+    view, trials = await page.evals.eval_run(eval_run_id)
     rows = case_rows(trials)
-    baseline, previous = await look.evals.beside(view)
-    return look.page(
+    failing_rows = [row for row in rows if row.value != 1]
+    baseline, previous = await page.evals.comparison_targets(view)
+    return page.render(
         "eval.html",
         view=view,
         trials=trials,
-        score=score_of(trials),
-        agent_hash=agent_hash_of(trials),
-        models=sorted({each.model for each in trials if each.model}),
-        errors=sum(each.error is not None for each in trials),
-        rows=[row for row in rows if row.value != 1] if wrong else rows,
-        wrong=wrong,
-        count=sum(row.value != 1 for row in rows),
+        score=overall_score(trials),
+        agent_hash=most_common_agent_hash(trials),
+        models=sorted({trial.model for trial in trials if trial.model}),
+        errors=sum(trial.error is not None for trial in trials),
+        rows=failing_rows if failing else rows,
+        failing=failing,
+        failing_count=len(failing_rows),
         cases=len(rows),
-        paths=by_path(trials),
-        fields=by_field(trials),
+        paths=scores_by_path(trials),
+        fields=accuracy_by_field(trials),
         baseline=baseline,
         previous=previous,
-        kept=await look.evals.kept(trials),
+        stored=await page.evals.stored_run_ids(trials),
     )
 
 
 @router.get("/evals/{eval_run_id}/diff")
-async def show_diff(look: Looking, eval_run_id: Id, before: Older, show: Show = None, start: From = 0) -> Response:
-    """Two eval runs side by side, case by case, the worst first; `before` is an id, or `baseline`."""
-    compared = await look.evals.compare(before, eval_run_id)
-    cases = chosen(compared.diff, [show] if show else [])
-    shown = cases[start : start + IN_FULL]
-    return look.page(
+async def show_diff(
+    page: Page, eval_run_id: IdPath, before: BaselineQuery, show: ChangeQuery = None, start: OffsetQuery = 0
+) -> Response:
+    """Two eval runs compared case by case, the worst first; `before` is the other's id, or `baseline`."""
+    comparison = await page.evals.compare(before, eval_run_id)
+    cases = filter_cases(comparison.diff, [show] if show else [])
+    on_page = cases[start : start + CASES_PER_PAGE]
+    return page.render(
         "eval_diff.html",
-        compared=compared,
-        changed=len(chosen(compared.diff, [])),
-        counts={change: len(chosen(compared.diff, [change])) for change in CHANGES},
+        comparison=comparison,
+        changed=len(filter_cases(comparison.diff, [])),
+        counts={kind: len(filter_cases(comparison.diff, [kind])) for kind in CHANGE_KINDS},
         show=show,
-        cases=len(cases),
         start=start,
-        close=await look.evals.closer(shown),
-        kept=await look.evals.kept(trial for case in shown for trial in case.shown),
-        next=start + IN_FULL if len(cases) > start + IN_FULL else None,
-        names=[name_of(each) for each in compared.agents],
-        asked=await _cases_of(look, compared.after.agent),
-        others=await look.evals.over_time(compared.after.agent, PAGE),
+        details=await page.evals.case_details(on_page),
+        stored=await page.evals.stored_run_ids(trial for case in on_page for trial in case.example_trials),
+        next=start + CASES_PER_PAGE if len(cases) > start + CASES_PER_PAGE else None,
+        fingerprints=[short_fingerprint(agent_hash) for agent_hash in comparison.agents],
+        cases_by_id=await _cases(page, comparison.after.agent),
+        others=await page.evals.eval_runs(comparison.after.agent, PAGE_SIZE),
     )
 
 
-async def _score_chart(look: Look, runs: Sequence[EvalRunSummary], marks: Mapping[str, str]) -> Markup | None:
-    key = tuple((run.eval_run.eval_run_id, run.trials) for run in runs)
-    return await _drawn(look, ("evals", key), score_points(runs), marks)
-
-
-async def _drawn(
-    look: Look, key: tuple[Any, ...], points: Sequence[Mapping[str, Any]], marks: Mapping[str, str]
+async def _render_chart(
+    page: PageContext, key: tuple[Any, ...], points: Sequence[Mapping[str, Any]], colours: Mapping[str, str]
 ) -> Markup | None:
-    """The chart; None where there is no line to draw yet."""
+    """The chart, or None if there are not two points to connect."""
     if len(points) < 2:
         return None
-    return await look.site.charts.drawn(key, partial(scores, points, marks))
+    return await page.state.charts.render(key, partial(score_chart, points, colours))
 
 
-def _pairs(found: Sequence[Each]) -> list[tuple[Each, Each | None]]:
-    """Each, of the newest first, with the one before it in time."""
-    return list(zip(found, [*found[1:], None], strict=False))
-
-
-def _turned(each: CaseAt, older: CaseAt | None) -> str:
-    """Whether the case does better or worse than in the eval run before."""
-    if older is None or each.value is None or older.value is None or each.value == older.value:
-        return ""
-    return "better" if each.value > older.value else "worse"
-
-
-async def _cases_of(look: Look, agent: str) -> Mapping[str, Case]:
-    """The cases by id as the agent's set has them now; none where the agent is not of this server, or its set cannot be
-    read."""
+async def _cases(page: PageContext, agent: str) -> Mapping[str, Case]:
+    """The agent's cases by id as its eval set has them now; none if the server has no readable eval set for it."""
 
     def load() -> Mapping[str, Case]:
         try:
-            spec = look.site.find_agent(agent).trials
-            cases = load_set(spec.cases).cases if spec else ()
+            cases = load_eval_set(page.state.find_eval_spec(agent).cases).cases
         except HandrailError:
             return {}
-        return {each.id: each for each in cases}
+        return {case.id: case for case in cases}
 
     return await asyncio.to_thread(load)

@@ -6,81 +6,89 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from handrail.access.errors import TooManyTries, WrongCredentials
+from handrail.access.errors import TooManyLoginAttempts, WrongCredentials
 from handrail.access.login import log_in
 from handrail.access.store import close_session
-from handrail.access.users import SESSION
-from handrail.server.auth import Visitor, checked_form, form_secret, session_cookie
-from handrail.server.state import site_of
+from handrail.access.users import SESSION_LIFETIME
+from handrail.server.auth import Principal, form_secret_of, read_form, session_cookie_name
+from handrail.server.state import app_state
 
-from .context import keep_form_secret
+from .context import set_form_cookie
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/login")
-async def ask(request: Request, to: Annotated[str, Query(max_length=2_000)] = "/") -> Response:
-    """The form; where nobody needs to log in, on to the first page."""
-    if site_of(request).door.is_open:
+async def show_login(request: Request, to: Annotated[str, Query(max_length=2_000)] = "/") -> Response:
+    """The login form, or the overview if no login is needed."""
+    if not app_state(request).bind_policy.requires_auth:
         return RedirectResponse("/", 303)
-    return _page(request, _nobody(request), to=to, name="", problem=None, status=200)
+    return _render_login(request, _anonymous(request), to=to, name="", problem=None, status=200)
 
 
 @router.post("/login")
-async def enter(request: Request) -> Response:
-    """A fresh session, in place of whatever the browser had."""
-    site, nobody = site_of(request), _nobody(request)
-    fields = await checked_form(request, nobody)
+async def submit_login(request: Request) -> Response:
+    """Opens a session, in place of the one that the browser may have had."""
+    state, anonymous = app_state(request), _anonymous(request)
+    # The login form has a token, too: otherwise another site could log the browser in as somebody else (login CSRF).
+    fields = await read_form(request, anonymous)
     name, to = fields.get("name", ""), fields.get("to", "/")
     address = request.client.host if request.client else ""
-    old, runtime = request.cookies.get(session_cookie(site.door)), site.runtime
+    cookie, runtime = session_cookie_name(state.bind_policy), state.runtime
+    old_token = request.cookies.get(cookie)
     try:
-        token = await log_in(runtime.database, name, fields.get("password", ""), address, old, runtime.clock.now())
+        token = await log_in(
+            runtime.database, name, fields.get("password", ""), address, old_token, runtime.clock.now()
+        )
     except WrongCredentials as error:
-        return _page(request, nobody, to=to, name=name, problem=str(error), status=401)
-    except TooManyTries as error:
-        return _page(request, nobody, to=to, name=name, problem=str(error), status=429)
-    answer = RedirectResponse(own_path(to), 303)
-    answer.set_cookie(
-        session_cookie(site.door),
+        return _render_login(request, anonymous, to=to, name=name, problem=str(error), status=401)
+    except TooManyLoginAttempts as error:
+        return _render_login(request, anonymous, to=to, name=name, problem=str(error), status=429)
+    response = RedirectResponse(safe_redirect_path(to), 303)
+    response.set_cookie(
+        cookie,
         token,
-        max_age=int(SESSION.total_seconds()),
+        max_age=int(SESSION_LIFETIME.total_seconds()),
         httponly=True,
         samesite="lax",
-        secure=site.door.secure,
+        secure=state.bind_policy.secure,
         path="/",
     )
-    return answer
+    return response
 
 
 @router.post("/logout")
-async def leave(request: Request) -> Response:
-    """Ends the session, here and in the store."""
-    site = site_of(request)
-    token = request.cookies.get(session_cookie(site.door), "")
-    await checked_form(request, Visitor(owner="", tenant=None, person=None, secret=token))
-    await site.runtime.database.write(close_session(token))
-    answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(session_cookie(site.door), path="/", secure=site.door.secure, httponly=True, samesite="lax")
-    return answer
+async def log_out(request: Request) -> Response:
+    """Ends the session in the browser and in the store."""
+    state = app_state(request)
+    cookie, secure = session_cookie_name(state.bind_policy), state.bind_policy.secure
+    token = request.cookies.get(cookie, "")
+    await read_form(request, Principal(owner="", tenant=None, name=None, form_secret=token))
+    await state.runtime.database.write(close_session(token))
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(cookie, path="/", secure=secure, httponly=True, samesite="lax")
+    return response
 
 
-def own_path(to: str) -> str:
-    """`to` where it is a path of this site, else the first page: a login sends nobody elsewhere."""
+def safe_redirect_path(to: str) -> str:
+    """`to` if it is a path of this server, else the root: a login must not redirect to another site."""
     try:
         parts = urlsplit(to)
     except ValueError:
         return "/"
-    own = to.startswith("/") and not to.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
-    return to if own and to.isprintable() and to.isascii() else "/"
+    # Browsers read "//host" and "/\host" as another host.
+    is_local = to.startswith("/") and not to.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
+    return to if is_local and to.isprintable() and to.isascii() else "/"
 
 
-def _nobody(request: Request) -> Visitor:
-    return Visitor(owner="", tenant=None, person=None, secret=form_secret(request))
+def _anonymous(request: Request) -> Principal:
+    return Principal(owner="", tenant=None, name=None, form_secret=form_secret_of(request))
 
 
-def _page(request: Request, nobody: Visitor, *, to: str, name: str, problem: str | None, status: int) -> Response:
-    site = site_of(request)
-    answer = site.renderer.page("login.html", status, visitor=nobody, to=to, name=name, problem=problem)
-    keep_form_secret(answer, site, nobody.secret)
-    return answer
+def _render_login(
+    request: Request, anonymous: Principal, *, to: str, name: str, problem: str | None, status: int
+) -> Response:
+    state = app_state(request)
+    response = state.renderer.render("login.html", status, principal=anonymous, to=to, name=name, problem=problem)
+    set_form_cookie(response, state, anonymous.form_secret)
+    return response

@@ -1,4 +1,4 @@
-"""How runs ended, and the story of one, with the form for a verdict on it."""
+"""The list of runs, and one run with the form for feedback."""
 
 import yaml
 from fastapi import APIRouter
@@ -8,55 +8,61 @@ from starlette.responses import Response
 from handrail.kernel.errors import BadInput
 from handrail.runs.feedback import feedback
 from handrail.runs.runtime import use_runtime
-from handrail.server.params import Before, Id, Word
+from handrail.server.params import BeforeQuery, IdPath, TextQuery
 
-from .context import PAGE, Looking
+from .context import PAGE_SIZE, Page
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/runs")
-async def list_(look: Looking, agent: Word = "", before: Before = None) -> Response:
+async def list_runs(page: Page, agent: TextQuery = "", before: BeforeQuery = None) -> Response:
     """The newest runs."""
-    found = await look.reads.runs(agent=agent or None, limit=PAGE, before=before)
-    return look.page("runs.html", runs=found, agent=agent, before=before, more=len(found) == PAGE)
+    runs = await page.queries.runs(agent=agent or None, limit=PAGE_SIZE, before=before)
+    return page.render("runs.html", runs=runs, agent=agent, before=before, more=len(runs) == PAGE_SIZE)
 
 
 @router.get("/runs/{run_id}")
-async def show(look: Looking, run_id: Id) -> Response:
+async def show_run(page: Page, run_id: IdPath) -> Response:
     """One run."""
-    return look.page("run.html", story=await look.reads.story(run_id))
+    return page.render("run.html", detail=await page.queries.run(run_id))
 
 
-@router.post("/runs/{run_id}/verdict")
-async def judge(look: Looking, run_id: Id) -> Response:
-    """Takes the visitor's verdict; the newest counts."""
-    fields = await look.form()
-    run = (await look.reads.story(run_id)).run
-    by = look.visitor.person or ""
-    with use_runtime(look.site.runtime):
+@router.post("/runs/{run_id}/feedback")
+async def submit_feedback(page: Page, run_id: IdPath) -> Response:
+    """Records feedback on a run."""
+    fields = await page.form_fields()
+    run = (await page.queries.run(run_id)).run
+    with use_runtime(page.state.runtime):
         await feedback(
             run.run_id,
             right=fields.get("right") == "yes",
-            by=by,
-            should=read_fields(fields.get("should", "")) or None,
+            by=page.principal.name or "",
+            expected=read_fields(fields.get("expected", "")) or None,
             note=fields.get("note") or None,
             tenant=run.tenant,
         )
     if fields.get("from") == "trace":
-        return look.back("traces", run.trace_id)
-    return look.back("runs", run.run_id)
+        return page.redirect("traces", run.trace_id)
+    return page.redirect("runs", run.run_id)
 
 
 def read_fields(text: str) -> dict[str, JsonValue]:
-    """Lines of `FIELD: VALUE`, each value a text, a number, true, false or null. Raises BadInput."""
+    """Reads the fields of an expected outcome.
+
+    Args:
+        text: A line `FIELD: VALUE` for each, in YAML; values are text, numbers, true, false or null.
+
+    Raises:
+        BadInput: The text has another form.
+    """
     try:
-        found = yaml.safe_load(text)
+        fields = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
-        found = text
-    plain = isinstance(found, dict) and all(
-        isinstance(name, str) and isinstance(value, str | int | float | None) for name, value in found.items()
+        fields = text
+    is_flat = isinstance(fields, dict) and all(
+        isinstance(name, str) and isinstance(value, str | int | float | None) for name, value in fields.items()
     )
-    if found is not None and not plain:
-        raise BadInput("should have been: write a line for each field, such as `refund: true`")
-    return found or {}
+    if fields is not None and not is_flat:
+        raise BadInput("expected outcome: write one line for each field, such as `refund: true`")
+    return fields or {}

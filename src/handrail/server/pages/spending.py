@@ -1,9 +1,9 @@
-"""Where users' days and tenants' months stand below their ceilings."""
+"""The spending page: users' days and tenants' months against their ceilings."""
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from .context import Looking
+from .context import Page
 
 router = APIRouter(include_in_schema=False)
 
@@ -11,7 +11,7 @@ _ROWS = 200
 
 
 @router.get("/spending")
-async def show(look: Looking) -> Response:
-    """The current days and months."""
-    found = await look.reads.accounts(_ROWS)
-    return look.page("spending.html", accounts=found, more=len(found) == _ROWS)
+async def show_spending(page: Page) -> Response:
+    """The spending of the current days and months."""
+    accounts = await page.queries.accounts(_ROWS)
+    return page.render("spending.html", accounts=accounts, more=len(accounts) == _ROWS)

@@ -1,70 +1,49 @@
-"""How long each step takes, and where the time of the slowest traces goes."""
+"""The steps page: how long each step takes, and where the time of the slowest traces goes."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from handrail.server.params import Word
-from handrail.server.queries import TraceFound
-from handrail.server.time_ranges import RANGES, InRange, range_of
-from handrail.traces.analysis.critical_path import shares
-from handrail.traces.analysis.parallelism import Finding
+from handrail.server.params import TextQuery
+from handrail.server.time_ranges import RANGES, RangeQuery, time_range
+from handrail.server.view_models.steps import StepOrder, best_opportunities, step_rows
+from handrail.traces.analysis.critical_path import step_shares
+from handrail.traces.reports import MAX_TRACE_SPANS, SLOWEST_TRACES
 
-from .context import Look, Looking
+from .context import Page
 
 router = APIRouter(include_in_schema=False)
 
 SAMPLE = 50
-"""Traces that the shares of the critical path are worked out over: the longest of the range."""
-COMPARED = 10
-"""Of these, how many are searched for what could have run side by side."""
-SHOWN = 5
-_SPANS = 5_000
-"""A trace with more spans than this is left out of the sample."""
+"""Traces over which the shares of the critical path are computed: the slowest of the range."""
+OPPORTUNITIES = 5
+"""How many opportunities the page shows."""
 
-Sort = Annotated[str, Query(pattern="^(total|count|errors|p50|p95|p99|self|critical)$")]
+OrderQuery = Annotated[StepOrder, Query(alias="sort")]
 
 
 @router.get("/steps")
-async def show(look: Looking, range_: InRange = "24h", agent: Word = "", sort: Sort = "total") -> Response:
-    """Every step of a range."""
-    chosen = range_of(range_, look.site.runtime.clock.now())
-    found = await look.reads.steps(chosen, agent or None)
-    longest = await look.reads.traces(
-        chosen, order="duration", agent=agent or None, user=None, text=None, limit=SAMPLE, after=None
+async def show_steps(
+    page: Page, range_: RangeQuery = "24h", agent: TextQuery = "", order: OrderQuery = "total"
+) -> Response:
+    """The steps of a range."""
+    period = time_range(range_, page.state.runtime.clock.now())
+    latencies = await page.queries.steps(period, agent or None)
+    slowest = await page.queries.traces(
+        period, order="duration", agent=agent or None, user=None, text=None, limit=SAMPLE, after=None
     )
-    sample = [await look.reads.trace(each.trace_id) for each in longest if each.spans <= _SPANS]
-    taken = await asyncio.to_thread(shares, [trace.spans for trace in sample])
-    parts = {(each.kind, each.name): each for each in taken}
-    rows = [(step, parts.get((step.kind, step.name))) for step in found]
-    keys = {
-        "self": lambda row: row[1].self_ns if row[1] else 0,
-        "critical": lambda row: row[1].critical_ns if row[1] else 0,
-        "count": lambda row: row[0].count,
-        "errors": lambda row: row[0].errors,
-    }
-    by = keys.get(sort, lambda row: getattr(row[0], f"{sort}_ns"))
-    return look.page(
+    sample = [await page.queries.trace(trace.trace_id) for trace in slowest if trace.spans <= MAX_TRACE_SPANS]
+    shares = await asyncio.to_thread(step_shares, [trace.spans for trace in sample])
+    opportunities = [(trace, await page.queries.parallelism(trace)) for trace in sample[:SLOWEST_TRACES]]
+    return page.render(
         "steps.html",
-        rows=sorted(rows, key=by, reverse=True),
-        sort=sort,
+        rows=step_rows(latencies, shares, order),
+        sort=order,
         agent=agent,
         range=range_,
         ranges=RANGES,
         sample=len(sample),
-        findings=await _findings(look, sample[:COMPARED]),
+        opportunities=best_opportunities(opportunities, OPPORTUNITIES),
     )
-
-
-async def _findings(look: Look, sample: Sequence[TraceFound]) -> list[tuple[Finding, TraceFound]]:
-    """What could have run side by side, each finding once, with the trace in which it saves most."""
-    best: dict[tuple[str, str], tuple[Finding, TraceFound]] = {}
-    for trace in sample:
-        for finding in await look.reads.findings(trace):
-            key = (finding.names, finding.inside.name)
-            if key not in best or finding.saved_ns > best[key][0].saved_ns:
-                best[key] = (finding, trace)
-    return sorted(best.values(), key=lambda each: -each[0].saved_ns)[:SHOWN]

@@ -1,4 +1,4 @@
-"""The traces of a range, one trace as a waterfall, and what was said in one of its spans."""
+"""The list of traces, one trace as a waterfall, and one span with its payload."""
 
 import asyncio
 from typing import Annotated
@@ -7,84 +7,83 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from handrail.kernel.errors import NotFound
-from handrail.review.feedback import Verdict
-from handrail.runs.store.runs import RunView
-from handrail.server.params import After, SpanId, TraceId, Word, read_place, show_place
-from handrail.server.time_ranges import RANGES, InRange, range_of
-from handrail.server.view_models.waterfall import WIDTH, as_data, waterfall
-from handrail.traces.store.queries import Order, place_of
+from handrail.review.feedback import Feedback
+from handrail.runs.store.queries import RunView
+from handrail.server.params import AfterQuery, SpanId, TextQuery, TraceId, decode_cursor, encode_cursor
+from handrail.server.time_ranges import RANGES, RangeQuery, time_range
+from handrail.server.view_models.waterfall import WIDTH, json_for_script, waterfall
+from handrail.traces.store.trace_queries import TraceOrder, cursor_of
 
-from .context import PAGE, Look, Looking
+from .context import PAGE_SIZE, Page, PageContext
 
 router = APIRouter(include_in_schema=False)
 
-ORDERS: tuple[Order, ...] = ("started", "cost", "duration", "errors")
-FIRST_ROWS = 100
-"""Rows that stand in the page itself, for a first look and for browsers without scripts."""
-MOST_RUNS = 20
+INITIAL_ROWS = 100
+"""Spans that are in the page itself: for the first paint, and for browsers without scripts."""
+MAX_RUNS = 20
 
 
 @router.get("/traces")
-async def list_(
-    look: Looking,
-    range_: InRange = "30d",
-    order: Annotated[Order, Query()] = "started",
-    agent: Word = "",
-    user: Word = "",
-    q: Word = "",
-    after: After = "",
+async def list_traces(
+    page: Page,
+    range_: RangeQuery = "30d",
+    order: Annotated[TraceOrder, Query()] = "started",
+    agent: TextQuery = "",
+    user: TextQuery = "",
+    q: TextQuery = "",
+    after: AfterQuery = "",
 ) -> Response:
-    """The traces that match, the newest, dearest, longest or most faulty first."""
-    chosen = range_of(range_, look.site.runtime.clock.now())
-    place = read_place(after)
-    found = await look.reads.traces(
-        chosen, order=order, agent=agent or None, user=user or None, text=q or None, limit=PAGE, after=place
+    """The traces that match, the newest, most expensive, slowest, or those with most errors first."""
+    period = time_range(range_, page.state.runtime.clock.now())
+    cursor = decode_cursor(after)
+    traces = await page.queries.traces(
+        period, order=order, agent=agent or None, user=user or None, text=q or None, limit=PAGE_SIZE, after=cursor
     )
-    return look.page(
+    return page.render(
         "traces.html",
-        traces=found,
-        orders=ORDERS,
+        traces=traces,
         query={"range": range_, "order": order, "agent": agent, "user": user, "q": q},
         ranges=RANGES,
-        later=place is not None,
-        next=show_place(place_of(found[-1], order)) if len(found) == PAGE else "",
+        is_first_page=cursor is None,
+        next=encode_cursor(cursor_of(traces[-1], order)) if len(traces) == PAGE_SIZE else "",
     )
 
 
 @router.get("/traces/{trace_id}")
-async def show(look: Looking, trace_id: TraceId) -> Response:
-    """One trace: every span in its place, the critical path marked."""
-    found = await look.reads.trace(trace_id)
-    rows = await asyncio.to_thread(waterfall, found.spans)
-    run_ids = list(dict.fromkeys(span.run_id for span in found.spans if span.run_id))
-    return look.page(
+async def show_trace(page: Page, trace_id: TraceId) -> Response:
+    """One trace with all of its spans, the critical path marked."""
+    trace = await page.queries.trace(trace_id)
+    rows = await asyncio.to_thread(waterfall, trace.spans)
+    run_ids = list(dict.fromkeys(span.run_id for span in trace.spans if span.run_id))
+    return page.render(
         "trace.html",
-        trace=found.summary,
-        missing=found.missing,
-        rows=rows[:FIRST_ROWS],
+        trace=trace.summary,
+        missing=trace.missing,
+        rows=rows[:INITIAL_ROWS],
         total=len(rows),
-        data=as_data({"trace": trace_id, "rows": rows}),
+        data=json_for_script({"trace": trace_id, "rows": rows}),
         width=WIDTH,
-        waits=any(span.kind == "wait" for span in found.spans),
-        runs=await _runs(look, run_ids[:MOST_RUNS]),
-        findings=await look.reads.findings(found),
+        has_waits=any(span.kind == "wait" for span in trace.spans),
+        runs=await _runs(page, run_ids[:MAX_RUNS]),
+        opportunities=await page.queries.parallelism(trace),
     )
 
 
 @router.get("/traces/{trace_id}/spans/{span_id}")
-async def show_span(look: Looking, trace_id: TraceId, span_id: SpanId) -> Response:
-    """One span, with what was said in it."""
-    span, said = await look.reads.said(trace_id, span_id)
-    return look.page("span.html", span=span, said=said or {})
+async def show_span(page: Page, trace_id: TraceId, span_id: SpanId) -> Response:
+    """One span with its payload."""
+    span, payload = await page.queries.span(trace_id, span_id)
+    return page.render("span.html", span=span, payload=payload or {})
 
 
-async def _runs(look: Look, run_ids: list[str]) -> list[tuple[RunView, Verdict | None]]:
-    """The trace's governed runs, each with the verdict that counts; a run id from elsewhere may be nobody's."""
-    found = []
+async def _runs(page: PageContext, run_ids: list[str]) -> list[tuple[RunView, Feedback | None]]:
+    """The trace's governed runs, each with its newest feedback."""
+    runs = []
     for run_id in run_ids:
         try:
-            story = await look.reads.story(run_id)
+            detail = await page.queries.run(run_id)
         except NotFound:
+            # Spans that other programs sent may name a run that is not in this store.
             continue
-        found.append((story.run, story.verdicts[0] if story.verdicts else None))
-    return found
+        runs.append((detail.run, detail.feedback[0] if detail.feedback else None))
+    return runs

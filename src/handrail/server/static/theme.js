@@ -1,14 +1,14 @@
-// Before the first paint, so that a chosen theme does not flash. Nothing chosen: the system's.
+// Runs before the first paint, so that the page does not flash in another theme. The default is the system's theme.
 "use strict";
 (() => {
   const root = document.documentElement;
-  const chosen = () => {
+  const stored = () => {
     try { return localStorage.getItem("theme"); } catch { return null; }
   };
   const apply = (theme) => {
     if (theme) root.dataset.theme = theme; else delete root.dataset.theme;
   };
-  apply(chosen());
+  apply(stored());
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.querySelector("[data-theme-switch]");
     if (!button) return;
@@ -21,7 +21,7 @@
     show();
     button.addEventListener("click", () => {
       const theme = order[root.dataset.theme || ""];
-      try { localStorage.setItem("theme", theme); } catch { /* a private window keeps nothing */ }
+      try { localStorage.setItem("theme", theme); } catch { /* storage may be blocked */ }
       apply(theme);
       show();
     });

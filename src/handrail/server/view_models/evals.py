@@ -1,21 +1,29 @@
-"""Trials and eval runs as the rows and points of a page. Pure."""
+"""Trials and eval runs as table rows and chart points. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import zip_longest
+from typing import Any, TypeVar
 
-from handrail.evals.runner.history import CaseAt, EvalRunSummary
 from handrail.evals.store.eval_runs import Trial
+from handrail.evals.store.history import CaseResult, EvalRunSummary
 
 COLOURS = ("line-1", "line-2", "line-3")
 """The style sheet's variables for the newest fingerprints; older ones share `OLDER`."""
 OLDER = "quiet"
 _NO_MODEL = "no model"
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRow:
-    """A case of one eval run: its mean value, 0 to 1, None where no trial could be judged, and its worst trial."""
+    """A case of one eval run.
+
+    Attributes:
+        value: The mean value of its trials, 0 to 1; None if none could be scored.
+        worst: The trial with the lowest value.
+    """
 
     case_id: str
     value: float | None
@@ -23,14 +31,14 @@ class CaseRow:
     worst: Trial
 
     @property
-    def right(self) -> int:
-        """How many of the trials got everything right."""
-        return sum(each.verdict.passed and each.error is None for each in self.trials)
+    def passed(self) -> int:
+        """How many of the trials passed every check."""
+        return sum(trial.score.passed and trial.error is None for trial in self.trials)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """How well the trials of one kind did: their mean value, 0 to 1."""
+class GroupScore:
+    """The mean value, 0 to 1, of a group of trials."""
 
     name: str
     value: float
@@ -38,49 +46,61 @@ class Share:
 
 
 def case_rows(trials: Iterable[Trial]) -> list[CaseRow]:
-    """A row for each case, the worst first; those that could not be judged at the end."""
+    """A row for each case, the worst first; cases that could not be scored come last."""
     by_case: dict[str, list[Trial]] = {}
-    for each in trials:
-        by_case.setdefault(each.case_id, []).append(each)
+    for trial in trials:
+        by_case.setdefault(trial.case_id, []).append(trial)
     rows = []
-    for case_id, found in by_case.items():
-        judged = [each for each in found if each.error is None]
+    for case_id, case_trials in by_case.items():
+        scored = [trial for trial in case_trials if trial.error is None]
         rows.append(
             CaseRow(
                 case_id=case_id,
-                value=_mean([each.value for each in judged]),
-                trials=tuple(found),
-                worst=min(judged or found, key=lambda each: (each.value, each.trial)),
+                value=_mean([trial.value for trial in scored]),
+                trials=tuple(case_trials),
+                worst=min(scored or case_trials, key=lambda trial: (trial.value, trial.trial)),
             )
         )
     return sorted(rows, key=lambda row: (row.value is None, row.value or 0, row.case_id))
 
 
-def by_path(trials: Iterable[Trial]) -> list[Share]:
-    """How well the judged trials did by the path that they ended on, the most frequent first."""
-    shares = _shares((each.path or each.outcome, each.value) for each in trials if each.error is None)
-    return sorted(shares, key=lambda share: (-share.trials, share.name))
+def scores_by_path(trials: Iterable[Trial]) -> list[GroupScore]:
+    """The score of the trials on each path, the most frequent path first."""
+    groups = _group_scores((trial.path or trial.outcome, trial.value) for trial in trials if trial.error is None)
+    return sorted(groups, key=lambda group: (-group.trials, group.name))
 
 
-def by_field(trials: Iterable[Trial]) -> list[Share]:
-    """The share of judged trials in which each field is right, in the order in which the fields first appear."""
-    judged = (each for each in trials if each.error is None)
-    return _shares((name, float(right)) for each in judged for name, right in each.verdict.fields.items())
+def accuracy_by_field(trials: Iterable[Trial]) -> list[GroupScore]:
+    """The share of trials in which each field is right, in the order in which the fields first appear."""
+    scored = (trial for trial in trials if trial.error is None)
+    return _group_scores((name, float(right)) for trial in scored for name, right in trial.score.fields.items())
 
 
-def colours(agent_hashes: Iterable[str | None]) -> dict[str, str]:
-    """A colour for each fingerprint, from the newest on: its first characters, since that is how pages name it."""
-    known = dict.fromkeys(name_of(each) for each in agent_hashes)
-    return {name: COLOURS[place] if place < len(COLOURS) else OLDER for place, name in enumerate(known)}
+def fingerprint_colours(agent_hashes: Iterable[str | None]) -> dict[str, str]:
+    """A colour for each fingerprint, as `short_fingerprint` shows it; the hashes come newest first."""
+    names = dict.fromkeys(short_fingerprint(agent_hash) for agent_hash in agent_hashes)
+    return {name: COLOURS[rank] if rank < len(COLOURS) else OLDER for rank, name in enumerate(names)}
 
 
-def name_of(agent_hash: str | None) -> str:
+def short_fingerprint(agent_hash: str | None) -> str:
     """A fingerprint as pages show it."""
     return agent_hash[:12] if agent_hash else _NO_MODEL
 
 
+def with_previous(newest_first: Sequence[T]) -> list[tuple[T, T | None]]:
+    """Each item with the one before it in time, which follows it in the list; None for the oldest."""
+    return list(zip_longest(newest_first, newest_first[1:]))
+
+
+def change_of(result: CaseResult, previous: CaseResult | None) -> str:
+    """`better` or `worse` than in the previous eval run; empty if the value is the same or unknown."""
+    if previous is None or result.value is None or previous.value is None or result.value == previous.value:
+        return ""
+    return "better" if result.value > previous.value else "worse"
+
+
 def score_points(runs: Sequence[EvalRunSummary]) -> list[dict[str, Any]]:
-    """The points of a chart of scores over time, in percent, with two standard errors to either side."""
+    """Scores over time, in percent, with two standard errors to either side."""
     points = []
     for run in runs:
         if run.score is not None:
@@ -88,7 +108,7 @@ def score_points(runs: Sequence[EvalRunSummary]) -> list[dict[str, Any]]:
             points.append(
                 {
                     "at": run.eval_run.started_at,
-                    "part": name_of(run.agent_hash),
+                    "series": short_fingerprint(run.agent_hash),
                     "value": value,
                     "low": max(0, value - spread),
                     "high": min(100, value + spread),
@@ -97,26 +117,29 @@ def score_points(runs: Sequence[EvalRunSummary]) -> list[dict[str, Any]]:
     return points
 
 
-def case_points(found: Sequence[CaseAt]) -> list[dict[str, Any]]:
-    """The points of a chart of one case over time, in percent; a single case has no spread to show."""
+def case_points(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
+    """The values of one case over time, in percent. A single case has no standard error."""
     return [
         {
-            "at": each.eval_run.started_at,
-            "part": name_of(each.agent_hash),
-            "value": 100 * each.value,
-            "low": 100 * each.value,
-            "high": 100 * each.value,
+            "at": result.eval_run.started_at,
+            "series": short_fingerprint(result.agent_hash),
+            "value": 100 * result.value,
+            "low": 100 * result.value,
+            "high": 100 * result.value,
         }
-        for each in found
-        if each.value is not None
+        for result in results
+        if result.value is not None
     ]
 
 
-def _shares(found: Iterable[tuple[str, float]]) -> list[Share]:
-    values: dict[str, list[float]] = {}
-    for name, value in found:
-        values.setdefault(name, []).append(value)
-    return [Share(name=name, value=sum(each) / len(each), trials=len(each)) for name, each in values.items()]
+def _group_scores(values: Iterable[tuple[str, float]]) -> list[GroupScore]:
+    by_name: dict[str, list[float]] = {}
+    for name, value in values:
+        by_name.setdefault(name, []).append(value)
+    return [
+        GroupScore(name=name, value=sum(group_values) / len(group_values), trials=len(group_values))
+        for name, group_values in by_name.items()
+    ]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""A trace's spans as the rows of its waterfall: flat, in the order of the tree, small enough to send thousands."""
+"""A trace's spans as the rows of its waterfall: flat, in tree order, and small enough to send thousands. Pure."""
 
 import itertools
 import json
@@ -9,139 +9,148 @@ from typing import Any
 
 from markupsafe import Markup
 
-from handrail.kernel.money import show_usd
-from handrail.server.text import shown
+from handrail.kernel.money import format_usd
+from handrail.server.templating import sanitize_value
 from handrail.traces.analysis.critical_path import critical_path
-from handrail.traces.analysis.tree import Node, span_tree
+from handrail.traces.analysis.tree import SpanNode, span_tree
 from handrail.traces.model import Span
 
 WIDTH = 10_000
-"""Of the waterfall, in the units of its rows."""
-_WAIT = 0.05
-"""The part of the width that a time in which only people were waited for gets, however long it was."""
+"""The width of the waterfall, in the units of its rows."""
+_WAIT_WIDTH = 0.05
+"""The part of the width given to a period of waiting for people, however long it was."""
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Where a moment stands in the waterfall: as time has it, but for people's time to decide, which is cut short.
+class TimeScale:
+    """Maps time to horizontal positions: linear, except that the time in which people decide is compressed.
 
-    `moments` are nanoseconds, in order; `places` are theirs, from 0 to WIDTH.
+    Attributes:
+        times_ns: Points in time, in nanoseconds, ascending.
+        positions: The position of each, from 0 to WIDTH; linear in between.
     """
 
-    moments: Sequence[int]
-    places: Sequence[float]
+    times_ns: Sequence[int]
+    positions: Sequence[float]
 
-    def place(self, moment: int) -> float:
-        """From 0 to WIDTH."""
-        moments, places = self.moments, self.places
-        at = 0 if len(moments) == 2 else min(max(bisect_right(moments, moment) - 1, 0), len(moments) - 2)
-        begin, end = moments[at], moments[at + 1]
-        if moment <= begin:
-            return places[at]
-        if moment >= end:
-            return places[at + 1]
-        return places[at] + (moment - begin) / (end - begin) * (places[at + 1] - places[at])
+    def position(self, time_ns: int) -> float:
+        """The position of a time in nanoseconds, from 0 to WIDTH."""
+        times_ns, positions = self.times_ns, self.positions
+        at = 0 if len(times_ns) == 2 else min(max(bisect_right(times_ns, time_ns) - 1, 0), len(times_ns) - 2)
+        begin, end = times_ns[at], times_ns[at + 1]
+        if time_ns <= begin:
+            return positions[at]
+        if time_ns >= end:
+            return positions[at + 1]
+        return positions[at] + (time_ns - begin) / (end - begin) * (positions[at + 1] - positions[at])
 
-    def stretch(self, start_ns: int, end_ns: int) -> list[float]:
-        """Where a stretch begins, and how wide it is."""
-        begin = self.place(start_ns)
-        return [round(begin, 1), round(self.place(max(start_ns, end_ns)) - begin, 1)]
+    def extent(self, start_ns: int, end_ns: int) -> list[float]:
+        """The position where a period begins, and its width."""
+        begin = self.position(start_ns)
+        return [round(begin, 1), round(self.position(max(start_ns, end_ns)) - begin, 1)]
 
 
-def scale_of(spans: Sequence[Span]) -> Scale:
+def time_scale(spans: Sequence[Span]) -> TimeScale:
     """The scale of a trace, which has at least one span."""
     begin, end = min(span.start_ns for span in spans), max(max(span.start_ns, span.end_ns) for span in spans)
-    waits = _outside(
-        _merged((span.start_ns, span.end_ns) for span in spans if span.kind == "wait"),
-        _merged((span.start_ns, span.end_ns) for span in spans if span.kind not in ("wait", "agent")),
+    # Only periods without any other work are compressed; an agent's span covers its waits, so it is not work itself.
+    waits = _subtract(
+        _merge((span.start_ns, span.end_ns) for span in spans if span.kind == "wait"),
+        _merge((span.start_ns, span.end_ns) for span in spans if span.kind not in ("wait", "agent")),
     )
-    moments = sorted({begin, end, *(moment for wait in waits for moment in wait)})
-    moments = moments if len(moments) > 1 else [begin, begin + 1]
-    waiting = set(waits)
-    machine = sum(b - a for a, b in itertools.pairwise(moments) if (a, b) not in waiting)
-    left = 1.0 - _WAIT * len(waits) if machine else 0.0
-    places = [0.0]
-    for piece in itertools.pairwise(moments):
-        part = (_WAIT if machine else 1 / len(waits)) if piece in waiting else left * (piece[1] - piece[0]) / machine
-        places.append(places[-1] + WIDTH * part)
-    return Scale(moments, places)
+    times_ns = sorted({begin, end, *(time_ns for wait in waits for time_ns in wait)})
+    times_ns = times_ns if len(times_ns) > 1 else [begin, begin + 1]
+    compressed = set(waits)
+    machine_ns = sum(b - a for a, b in itertools.pairwise(times_ns) if (a, b) not in compressed)
+    machine_width = 1.0 - _WAIT_WIDTH * len(waits) if machine_ns else 0.0
+    positions = [0.0]
+    for piece in itertools.pairwise(times_ns):
+        if piece in compressed:
+            width = _WAIT_WIDTH if machine_ns else 1 / len(waits)
+        else:
+            width = machine_width * (piece[1] - piece[0]) / machine_ns
+        positions.append(positions[-1] + WIDTH * width)
+    return TimeScale(times_ns, positions)
 
 
 def waterfall(spans: Sequence[Span]) -> list[dict[str, Any]]:
-    """One row for each span, parents before their children; `bar` and `path` are places and widths of the scale.
+    """One row for each span, parents before their children.
 
-    `path` holds the pieces of the span that the trace waited for.
+    A row's `bar` is where the span begins and how wide it is; `path` has the same for each part of it that is on the
+    critical path. Keys without a value are left out.
     """
-    scale = scale_of(spans)
-    pieces: dict[str, list[list[float]]] = {}
+    scale = time_scale(spans)
+    critical: dict[str, list[list[float]]] = {}
     for segment in critical_path(spans):
-        pieces.setdefault(segment.span.span_id, []).append(scale.stretch(segment.start_ns, segment.end_ns))
+        critical.setdefault(segment.span.span_id, []).append(scale.extent(segment.start_ns, segment.end_ns))
     rows: list[dict[str, Any]] = []
-    waiting: list[tuple[Node, int]] = [(node, 0) for node in reversed(span_tree(spans))]
-    while waiting:
-        node, depth = waiting.pop()
-        rows.append(_row(node, depth, scale, pieces.get(node.span.span_id, [])))
-        waiting.extend((child, depth + 1) for child in reversed(node.children))
+    # A stack instead of recursion: traces from elsewhere may be nested deeper than Python's recursion limit.
+    stack: list[tuple[SpanNode, int]] = [(node, 0) for node in reversed(span_tree(spans))]
+    while stack:
+        node, depth = stack.pop()
+        rows.append(_row(node, depth, scale, critical.get(node.span.span_id, [])))
+        stack.extend((child, depth + 1) for child in reversed(node.children))
     return rows
 
 
-def as_data(found: Any) -> Markup:
-    """JSON that may stand in a script element: a data block, of which no text can end the element."""
-    text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+def json_for_script(value: Any) -> Markup:
+    """JSON that is safe inside a script element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # In a data block only "</script" or "<!--" could end the element or change its parsing: no "<", no way out.
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704
 
 
-def _row(node: Node, depth: int, scale: Scale, pieces: list[list[float]]) -> dict[str, Any]:
+def _row(node: SpanNode, depth: int, scale: TimeScale, critical: list[list[float]]) -> dict[str, Any]:
     span = node.span
     row: dict[str, Any] = {
         "id": span.span_id,
         "depth": depth,
         "kind": span.kind,
-        "name": shown(span.name[:200]),
-        "took": max(0, span.duration_ns) // 1_000,
-        "bar": scale.stretch(span.start_ns, span.end_ns),
-        "below": len(node.children),
+        "name": sanitize_value(span.name[:200]),
+        "duration_us": max(0, span.duration_ns) // 1_000,
+        "bar": scale.extent(span.start_ns, span.end_ns),
+        "children": len(node.children),
     }
-    notes = {
-        "cost": show_usd(span.cost) if span.cost else "",
-        "error": shown(span.error_type[:200]) if span.error_type else "",
+    optional = {
+        "cost": format_usd(span.cost) if span.cost else "",
+        "error": sanitize_value(span.error_type[:200]) if span.error_type else "",
         "note": _note(node),
-        "path": pieces,
+        "path": critical,
     }
-    return {**row, **{name: value for name, value in notes.items() if value}}
+    return {**row, **{name: value for name, value in optional.items() if value}}
 
 
-def _note(node: Node) -> str:
+def _note(node: SpanNode) -> str:
     notes = []
     if node.span.attempt > 1:
         notes.append(f"attempt {node.span.attempt}")
     if node.orphan:
-        notes.append("its parent is missing")
+        notes.append("parent missing")
     if node.span.kind == "model" and node.span.held is None and node.span.cost:
         notes.append("ungoverned")
     return ", ".join(notes)
 
 
-def _merged(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same time in pieces that do not touch, in order."""
-    found: list[tuple[int, int]] = []
-    for start, end in sorted(pieces):
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
+def _merge(periods: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The union of periods, as periods that do not touch, in order."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(periods):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         elif end > start:
-            found.append((start, end))
-    return found
+            merged.append((start, end))
+    return merged
 
 
-def _outside(pieces: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What of `pieces` lies in none of `others`; both merged."""
-    found = []
-    for start, end in pieces:
+def _subtract(periods: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The parts of `periods` that lie in none of `others`; both are merged."""
+    remaining = []
+    for start, end in periods:
         for other_start, other_end in others:
             if other_end > start and other_start < end:
                 if other_start > start:
-                    found.append((start, other_start))
+                    remaining.append((start, other_start))
                 start = max(start, other_end)
         if end > start:
-            found.append((start, end))
-    return found
+            remaining.append((start, end))
+    return remaining

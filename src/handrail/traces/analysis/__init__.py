@@ -1,1 +1,1 @@
-"""What a trace tells: its tree, critical path, possible parallelism, cost drivers and waste. Pure functions."""
+"""Analyses of spans: tree, critical path, possible parallelism, cost drivers and waste. Pure functions."""

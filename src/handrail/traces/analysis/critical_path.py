@@ -1,4 +1,4 @@
-"""Where the time went: what each span did itself, and the chain of spans that a trace waited for."""
+"""Where the time of a trace goes: each span's own time, and the critical path."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from handrail.traces.model import Kind, Span
 
-from .layout import Part, timeline
+from .timeline import TimelineNode, build_timeline
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of the critical path: nothing else was waited for then. Nanoseconds since 1970."""
+class PathSegment:
+    """A piece of the critical path: the span that the trace was waiting for. Nanoseconds since 1970."""
 
     span: Span
     start_ns: int
@@ -19,14 +19,16 @@ class Segment:
 
     @property
     def duration_ns(self) -> int:
+        """From start to end."""
         return self.end_ns - self.start_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepShare:
-    """A step over several traces: how often it ran, its own time, and its time on the critical paths.
+    """One step over several traces: how often it ran, its own time, and its time on the critical paths.
 
-    `share` is of the critical paths' machine time, from 0 to 1; a `wait`'s is of their time waiting for people.
+    `share` is its part of the critical paths' machine time, from 0 to 1; that of a `wait` is its part of the time spent
+    waiting for people.
     """
 
     kind: Kind
@@ -37,41 +39,41 @@ class StepShare:
     share: float
 
 
-def self_time(spans: Sequence[Span]) -> Mapping[str, int]:
-    """By span id: the nanoseconds of a span that none of its children cover."""
-    below: defaultdict[str | None, list[Span]] = defaultdict(list)
+def self_times(spans: Sequence[Span]) -> Mapping[str, int]:
+    """The own time of each span by id: the nanoseconds in which none of its children ran."""
+    children: defaultdict[str | None, list[Span]] = defaultdict(list)
     for span in spans:
         if span.parent_id != span.span_id:
-            below[span.parent_id].append(span)
-    return {span.span_id: max(0, span.duration_ns) - _covered(span, below[span.span_id]) for span in spans}
+            children[span.parent_id].append(span)
+    return {span.span_id: max(0, span.duration_ns) - _covered(span, children[span.span_id]) for span in spans}
 
 
-def critical_path(spans: Sequence[Span]) -> Sequence[Segment]:
-    """The pieces of a trace, in order and without gaps, that its length is made of.
+def critical_path(spans: Sequence[Span]) -> Sequence[PathSegment]:
+    """The segments that determine how long a trace took, in order and without gaps.
 
-    Found backwards from the end, as Jaeger and CRISP do: before a point in a span, what was waited for is its child
-    that ended last until then, and from that child's start on the search goes on in the span. Wherever none had ended,
-    the span itself was at work. `timeline` says what counts as inside a span.
+    They are found backwards from the end, as in Jaeger and CRISP: at any point in a span, it was waiting for the child
+    that ended last before that point, and the search continues at that child's start. Where no child had ended, the
+    span itself was working. `build_timeline` decides what counts as inside a span.
     """
-    top = timeline(spans)
+    top = build_timeline(spans)
     return [] if top is None else list(_backwards(top))[::-1]
 
 
-def shares(traces: Iterable[Sequence[Span]]) -> list[StepShare]:
-    """Steps over all of these traces, those that take most of the critical paths first."""
+def step_shares(traces: Iterable[Sequence[Span]]) -> list[StepShare]:
+    """The steps of these traces, those with the most time on the critical paths first."""
     counts: defaultdict[tuple[Kind, str], int] = defaultdict(int)
     own: defaultdict[tuple[Kind, str], int] = defaultdict(int)
     critical: defaultdict[tuple[Kind, str], int] = defaultdict(int)
     for spans in traces:
-        alone = self_time(spans)
+        self_ns = self_times(spans)
         for span in spans:
             counts[span.kind, span.name] += 1
-            own[span.kind, span.name] += alone[span.span_id]
+            own[span.kind, span.name] += self_ns[span.span_id]
         for segment in critical_path(spans):
             critical[segment.span.kind, segment.span.name] += segment.duration_ns
     waiting = sum(time for (kind, _), time in critical.items() if kind == "wait")
     machine = sum(critical.values()) - waiting
-    found = [
+    steps = [
         StepShare(
             kind=step[0],
             name=step[1],
@@ -82,7 +84,7 @@ def shares(traces: Iterable[Sequence[Span]]) -> list[StepShare]:
         )
         for step, count in counts.items()
     ]
-    return sorted(found, key=lambda step: (-step.critical_ns, -step.self_ns, step.kind, step.name))
+    return sorted(steps, key=lambda step: (-step.critical_ns, -step.self_ns, step.kind, step.name))
 
 
 def _covered(span: Span, children: Sequence[Span]) -> int:
@@ -97,29 +99,29 @@ def _covered(span: Span, children: Sequence[Span]) -> int:
 
 
 @dataclass(slots=True)
-class _Walk:
-    """A part on the way back through it: from `at`, with these children still to try, the last to end first."""
+class _Visit:
+    """A node being searched backwards from `at`; `remaining` are the children still to try, the last to end first."""
 
-    part: Part
+    node: TimelineNode
     at: int
-    left: Iterator[Part]
+    remaining: Iterator[TimelineNode]
 
 
-def _backwards(top: Part) -> Iterator[Segment]:
-    walks = [_into(top)]
-    while walks:
-        here = walks[-1]
-        child = next((child for child in here.left if child.end_ns <= here.at and child.duration_ns), None)
-        start = here.part.start_ns if child is None else child.end_ns
-        if start < here.at:
-            yield Segment(here.part.span, start, here.at)
+def _backwards(top: TimelineNode) -> Iterator[PathSegment]:
+    visits = [_visit(top)]
+    while visits:
+        visit = visits[-1]
+        child = next((child for child in visit.remaining if child.end_ns <= visit.at and child.duration_ns), None)
+        start = visit.node.start_ns if child is None else child.end_ns
+        if start < visit.at:
+            yield PathSegment(visit.node.span, start, visit.at)
         if child is None:
-            walks.pop()
+            visits.pop()
         else:
-            here.at = child.start_ns
-            walks.append(_into(child))
+            visit.at = child.start_ns
+            visits.append(_visit(child))
 
 
-def _into(part: Part) -> _Walk:
-    last_first = sorted(part.children, key=lambda child: (-child.end_ns, child.start_ns, child.span.span_id))
-    return _Walk(part, part.end_ns, iter(last_first))
+def _visit(node: TimelineNode) -> _Visit:
+    last_first = sorted(node.children, key=lambda child: (-child.end_ns, child.start_ns, child.span.span_id))
+    return _Visit(node, node.end_ns, iter(last_first))

@@ -1,61 +1,68 @@
-"""A trace run again in thought, with some of its spans begun earlier."""
+"""Computes how long a trace would have taken if some of its spans had started earlier."""
 
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .layout import Part
+from .timeline import TimelineNode
 
 
-def replayed(top: Part, beside: Mapping[Part, Part]) -> int:
-    """The nanoseconds that a trace would take if each key of `beside` began together with its value.
+def simulate_duration(top: TimelineNode, starts_with: Mapping[TimelineNode, TimelineNode]) -> int:
+    """The nanoseconds a trace would take if each key of `starts_with` started together with its value.
 
-    A value is a part that began before its key, beside it or beside one that the key is inside. Everything else keeps
-    its order and its pauses: a part begins as long after all that had ended before it as it did, and ends as long
-    after all that had ended inside it. What a span did itself is neither lost nor moved.
+    Everything else keeps its order and its pauses: a node starts with the recorded delay after everything that had
+    ended before it, and ends with the recorded delay after everything that had ended inside it. So the own time of a
+    span neither disappears nor moves.
+
+    Args:
+        top: The trace.
+        starts_with: The nodes that move, each with the node it starts with: one that started earlier, and is a sibling
+            of it or of a node that contains it.
     """
-    began: dict[Part, int] = {top: top.start_ns}
-    runs = [_Run(top, top.start_ns, top.start_ns)]
+    started: dict[TimelineNode, int] = {top: top.start_ns}
+    replays = [_Replay(top, top.start_ns, top.start_ns)]
     while True:
-        run = runs[-1]
-        child = run.next()
+        replay = replays[-1]
+        child = replay.next()
         if child is not None:
-            begins = run.ready(child.start_ns)
-            if child in beside:
-                begins = began[beside[child]]
-            began[child] = begins
-            runs.append(_Run(child, child.start_ns, begins))
+            start = replay.simulated_at(child.start_ns)
+            if child in starts_with:
+                start = started[starts_with[child]]
+            started[child] = start
+            replays.append(_Replay(child, child.start_ns, start))
             continue
-        ends = run.ready(run.part.end_ns)
-        runs.pop()
-        if not runs:
-            return ends - top.start_ns
-        heapq.heappush(runs[-1].ended, (run.part.end_ns, ends))
+        end = replay.simulated_at(replay.node.end_ns)
+        replays.pop()
+        if not replays:
+            return end - top.start_ns
+        heapq.heappush(replays[-1].ended, (replay.node.end_ns, end))
 
 
 @dataclass(slots=True)
-class _Run:
-    """A part under way: all that had ended until `was`, as it was, has ended by `now` in the replay."""
+class _Replay:
+    """A node being replayed: the time `recorded` in the trace corresponds to the time `simulated` in the replay."""
 
-    part: Part
-    was: int
-    now: int
-    begun: int = 0
+    node: TimelineNode
+    recorded: int
+    simulated: int
+    started: int = 0
+    """The number of children that have started."""
     ended: list[tuple[int, int]] = field(default_factory=list)
+    """The recorded and simulated ends of children, as a heap."""
 
-    def next(self) -> Part | None:
-        """The child to begin now, or None where all have begun."""
-        children = self.part.children
-        if self.begun == len(children):
+    def next(self) -> TimelineNode | None:
+        """The child to start now, or None if all have started."""
+        children = self.node.children
+        if self.started == len(children):
             return None
-        self.begun += 1
-        return children[self.begun - 1]
+        self.started += 1
+        return children[self.started - 1]
 
-    def ready(self, moment: int) -> int:
-        """When the replay gets to what happened in the part at `moment`; moments come in order."""
-        while self.ended and self.ended[0][0] <= moment:
-            was, now = heapq.heappop(self.ended)
-            self.was, self.now = max(self.was, was), max(self.now, now)
-        self.now += moment - self.was
-        self.was = moment
-        return self.now
+    def simulated_at(self, time_ns: int) -> int:
+        """The time in the replay that corresponds to `time_ns` in the trace; successive calls must not go back."""
+        while self.ended and self.ended[0][0] <= time_ns:
+            recorded, simulated = heapq.heappop(self.ended)
+            self.recorded, self.simulated = max(self.recorded, recorded), max(self.simulated, simulated)
+        self.simulated += time_ns - self.recorded
+        self.recorded = time_ns
+        return self.simulated

@@ -1,4 +1,4 @@
-"""A trace's spans as the tree they form: who called what, in order, with what is missing said."""
+"""Builds the tree of a trace's spans, also when parents are missing or form a cycle."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,27 +7,29 @@ from handrail.traces.model import Span
 
 
 @dataclass(frozen=True)
-class Node:
-    """A span and what ran inside it. `orphan`: its parent is lost, not yet here, or another program's."""
+class SpanNode:
+    """A span and its children. An orphan names a parent that is lost, has not arrived, or is another program's."""
 
     span: Span
-    children: tuple["Node", ...]
+    children: tuple["SpanNode", ...]
     orphan: bool
 
 
-def span_tree(spans: Sequence[Span]) -> list[Node]:
-    """The roots, each with its children in the order they began; orphans stand among the roots.
+def span_tree(spans: Sequence[Span]) -> list[SpanNode]:
+    """The roots, each with its children in the order in which they started; orphans are among the roots.
 
-    Spans that name each other as parents in a circle belong to no root; each such circle is opened at its first span.
+    Spans whose parents form a cycle have no root: each such cycle is cut at its first span.
     """
     ordered = sorted(spans, key=_order)
-    known: dict[str | None, Span] = {span.span_id: span for span in ordered}
-    below: dict[str | None, list[Span]] = {}
+    by_id: dict[str | None, Span] = {span.span_id: span for span in ordered}
+    children: dict[str | None, list[Span]] = {}
     for span in ordered:
-        below.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
+        children.setdefault(span.parent_id if span.parent_id in by_id else None, []).append(span)
     placed: set[str] = set()
-    roots = [_grown(span, below, placed) for span in below.get(None, ())]
-    roots.extend(_grown(_opening(span, known), below, placed) for span in ordered if span.span_id not in placed)
+    roots = [_subtree(span, children, placed) for span in children.get(None, ())]
+    roots.extend(
+        _subtree(_cycle_start(span, by_id), children, placed) for span in ordered if span.span_id not in placed
+    )
     return roots
 
 
@@ -35,27 +37,27 @@ def _order(span: Span) -> tuple[int, str]:
     return span.start_ns, span.span_id
 
 
-def _opening(span: Span, known: Mapping[str | None, Span]) -> Span:
-    """The first span of the circle that `span` is part of, or hangs from."""
-    passed: dict[str, None] = {}
-    while span.span_id not in passed:
-        passed[span.span_id] = None
-        span = known[span.parent_id]
-    circle = list(passed)[list(passed).index(span.span_id) :]
-    return min((known[span_id] for span_id in circle), key=_order)
+def _cycle_start(span: Span, by_id: Mapping[str | None, Span]) -> Span:
+    """The first span of the cycle that `span` is part of or descends from."""
+    visited: dict[str, None] = {}
+    while span.span_id not in visited:
+        visited[span.span_id] = None
+        span = by_id[span.parent_id]
+    cycle = list(visited)[list(visited).index(span.span_id) :]
+    return min((by_id[span_id] for span_id in cycle), key=_order)
 
 
-def _grown(root: Span, below: dict[str | None, list[Span]], placed: set[str]) -> Node:
+def _subtree(root: Span, children: dict[str | None, list[Span]], placed: set[str]) -> SpanNode:
     """The tree below `root`, without recursion: an agent that calls itself may go deeper than Python's stack."""
     order = [root]
     placed.add(root.span_id)
     for span in order:
-        for child in below.get(span.span_id, ()):
+        for child in children.get(span.span_id, ()):
             if child.span_id not in placed:
                 placed.add(child.span_id)
                 order.append(child)
-    made: dict[str, Node] = {}
+    nodes: dict[str, SpanNode] = {}
     for span in reversed(order):
-        children = tuple(made[child.span_id] for child in below.get(span.span_id, ()) if child.span_id in made)
-        made[span.span_id] = Node(span, children, orphan=span is root and span.parent_id is not None)
-    return made[root.span_id]
+        child_nodes = tuple(nodes[child.span_id] for child in children.get(span.span_id, ()) if child.span_id in nodes)
+        nodes[span.span_id] = SpanNode(span, child_nodes, orphan=span is root and span.parent_id is not None)
+    return nodes[root.span_id]

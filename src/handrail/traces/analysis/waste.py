@@ -1,4 +1,4 @@
-"""What was paid and waited for and led nowhere; and what was spent without anybody having held money for it."""
+"""Finds waste (money and time spent on spans that led to no answer) and spend that no ceiling covers."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,22 +8,22 @@ from typing import Literal
 from handrail.kernel.money import ZERO, NanoUsd
 from handrail.traces.model import Span
 
-from .critical_path import self_time
+from .critical_path import self_times
 
-Reason = Literal["abandoned", "retried", "failed", "run failed", "run refused"]
-"""Left before its end; tried again; a request or call that failed; and all else that a run did that failed or was
-refused. A span counts for the first of these that holds."""
+WasteReason = Literal["abandoned", "retried", "failed", "run failed", "run refused"]
+"""In this order: cancelled or left unfinished; attempted again; a request or call that failed; anything else in a run
+that failed or was refused. A span counts for the first reason that applies."""
 
-# What a task that was cancelled or a stream that its reader left raises.
+# Raised in a cancelled task, and in an abandoned stream.
 _ABANDONED = frozenset({"CancelledError", "GeneratorExit"})
 _REFUSAL = "ceiling_"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wasted:
-    """A step's spans that led nowhere for one reason: how many, their cost, and their own time in nanoseconds."""
+class WasteItem:
+    """A step's spans that were wasted for one reason: their number, cost, and own time in nanoseconds."""
 
-    reason: Reason
+    reason: WasteReason
     step: str
     count: int
     cost: NanoUsd
@@ -31,8 +31,8 @@ class Wasted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Around:
-    """Spend of one agent with one model around every ceiling: nothing was held before the request."""
+class UngovernedRequests:
+    """Requests of one agent to one model for which no money was held, so that no ceiling covers them."""
 
     agent: str
     model: str
@@ -41,53 +41,53 @@ class Around:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waste:
-    """What led nowhere, the dearest first, out of everything: `cost` of `total_cost`, `time_ns` of `total_ns`."""
+class WasteReport:
+    """The waste, the most expensive first: `cost` out of `total_cost`, and `time_ns` out of `total_ns`."""
 
     cost: NanoUsd
     time_ns: int
     total_cost: NanoUsd
     total_ns: int
-    items: tuple[Wasted, ...]
-    ungoverned: tuple[Around, ...]
+    items: tuple[WasteItem, ...]
+    ungoverned: tuple[UngovernedRequests, ...]
 
 
-def waste_of(traces: Iterable[Sequence[Span]]) -> Waste:
-    """What led nowhere in these traces. A span counts once; times are spans' own, and people's are left out."""
-    sums: defaultdict[tuple[Reason, str], list[int]] = defaultdict(lambda: [0, 0, 0])
-    around: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+def find_waste(traces: Iterable[Sequence[Span]]) -> WasteReport:
+    """The waste in these traces. Each span counts once, with its own time; waiting for people is left out."""
+    sums: defaultdict[tuple[WasteReason, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    ungoverned: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     total_cost = total_ns = 0
     for spans in traces:
-        own = self_time(spans)
+        self_ns = self_times(spans)
         for span, reason in _reasons(spans):
-            time_ns = own[span.span_id]
+            time_ns = self_ns[span.span_id]
             total_cost, total_ns = total_cost + span.cost, total_ns + time_ns
             if reason is not None and (span.cost or time_ns):
                 _add(sums[reason, span.name], 1, span.cost, time_ns)
             if span.held is None and span.cost > ZERO:
-                _add(around[span.agent, span.model or ""], 1, span.cost)
+                _add(ungoverned[span.agent, span.model or ""], 1, span.cost)
     items = [
-        Wasted(reason=reason, step=step, count=count, cost=NanoUsd(cost), time_ns=time_ns)
+        WasteItem(reason=reason, step=step, count=count, cost=NanoUsd(cost), time_ns=time_ns)
         for (reason, step), (count, cost, time_ns) in sums.items()
     ]
-    outside = [
-        Around(agent=agent, model=model, count=count, cost=NanoUsd(cost))
-        for (agent, model), (count, cost) in around.items()
+    requests = [
+        UngovernedRequests(agent=agent, model=model, count=count, cost=NanoUsd(cost))
+        for (agent, model), (count, cost) in ungoverned.items()
     ]
-    return Waste(
+    return WasteReport(
         cost=NanoUsd(sum(item.cost for item in items)),
         time_ns=sum(item.time_ns for item in items),
         total_cost=NanoUsd(total_cost),
         total_ns=total_ns,
         items=tuple(sorted(items, key=lambda item: (-item.cost, -item.time_ns, item.reason, item.step))),
-        ungoverned=tuple(sorted(outside, key=lambda each: (-each.cost, each.agent, each.model))),
+        ungoverned=tuple(sorted(requests, key=lambda row: (-row.cost, row.agent, row.model))),
     )
 
 
-def _reasons(spans: Sequence[Span]) -> Iterator[tuple[Span, Reason | None]]:
-    """Every span of a trace but people's time, with why it led nowhere, or None."""
+def _reasons(spans: Sequence[Span]) -> Iterator[tuple[Span, WasteReason | None]]:
+    """Every span of a trace except waits, with the reason it was wasted, or None."""
     retried = {span.retry_of for span in spans if span.retry_of is not None}
-    runs = _lost_runs(spans)
+    runs = _unanswered_runs(spans)
     for span in spans:
         if span.kind == "wait":
             continue
@@ -101,8 +101,8 @@ def _reasons(spans: Sequence[Span]) -> Iterator[tuple[Span, Reason | None]]:
             yield span, runs.get(span.run_id)
 
 
-def _lost_runs(spans: Sequence[Span]) -> dict[str, Reason]:
-    """By id, the runs without an answer: refused by a ceiling, or failed with nothing that fell back in its place."""
+def _unanswered_runs(spans: Sequence[Span]) -> dict[str, WasteReason]:
+    """The runs without an answer by id: refused by a ceiling, or failed without a fallback."""
     last: dict[str, Span] = {}
     refused, answered = set(), set()
     for span in spans:

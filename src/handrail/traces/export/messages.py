@@ -1,6 +1,6 @@
-"""What models were told and said, as GenAI messages: roles and parts (OpenTelemetry's gen_ai.input.messages schema).
+"""Converts the messages of a payload to the GenAI conventions' schema of roles and parts (`gen_ai.input.messages`).
 
-From the plain values of a payload of ours, in which messages are Pydantic AI's.
+The payloads of Handrail's own spans have Pydantic AI's messages, as plain values.
 """
 
 from collections.abc import Mapping
@@ -12,32 +12,33 @@ _ROLES = {"system-prompt": "system", "user-prompt": "user", "tool-return": "tool
 
 
 def input_messages(messages: Any) -> list[Message]:
-    """Requests and responses in their order, a message for each run of parts of one role."""
-    found: list[Message] = []
+    """Converts requests and responses, in their order; consecutive parts of one role become one message."""
+    converted: list[Message] = []
     for message in _mappings(messages):
         if message.get("kind") == "response":
-            found.append(output_message(message.get("parts")))
+            converted.append(output_message(message.get("parts")))
             continue
         for part in _mappings(message.get("parts")):
             role = _role(part)
-            if not found or found[-1]["role"] != role:
-                found.append({"role": role, "parts": []})
-            found[-1]["parts"].extend(_told(part))
-    return found
+            if not converted or converted[-1]["role"] != role:
+                converted.append({"role": role, "parts": []})
+            converted[-1]["parts"].extend(_request_part(part))
+    return converted
 
 
 def output_message(parts: Any) -> Message:
-    """What the model said in one response."""
-    return {"role": "assistant", "parts": [_said(part) for part in _mappings(parts)]}
+    """One response of the model."""
+    return {"role": "assistant", "parts": [_response_part(part) for part in _mappings(parts)]}
 
 
 def instructions(messages: Any) -> list[Message]:
     """The instructions of the newest request that has any, as parts."""
-    found = [message["instructions"] for message in _mappings(messages) if message.get("instructions")]
-    return [_text(found[-1])] if found else []
+    texts = [message["instructions"] for message in _mappings(messages) if message.get("instructions")]
+    return [_text(texts[-1])] if texts else []
 
 
 def text_message(role: str, text: str) -> Message:
+    """A message of one text."""
     return {"role": role, "parts": [_text(text)]}
 
 
@@ -47,18 +48,18 @@ def _role(part: Mapping[str, Any]) -> str:
     return _ROLES.get(str(part.get("part_kind")), "user")
 
 
-def _told(part: Mapping[str, Any]) -> list[Message]:
+def _request_part(part: Mapping[str, Any]) -> list[Message]:
     if _role(part) == "tool":
         return [{"type": "tool_call_response", "id": part.get("tool_call_id"), "response": part.get("content")}]
     match part.get("content"):
         case str() as text:
             return [_text(text)]
         case list() as content:
-            return [_text(each) if isinstance(each, str) else _media(each) for each in content]
+            return [_text(item) if isinstance(item, str) else _media(item) for item in content]
     return [_other(part)]
 
 
-def _said(part: Mapping[str, Any]) -> Message:
+def _response_part(part: Mapping[str, Any]) -> Message:
     match part.get("part_kind"):
         case "text":
             return _text(part.get("content"))
@@ -86,6 +87,6 @@ def _text(content: Any) -> Message:
     return {"type": "text", "content": content if isinstance(content, str) else str(content)}
 
 
-def _mappings(found: Any) -> list[Mapping[str, Any]]:
-    """The mappings in a list; a redaction may have left other things in it, or no list."""
-    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    """The mappings in a list; a redaction may have left other values in it, or replaced the list itself."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []

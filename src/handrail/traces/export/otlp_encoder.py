@@ -1,4 +1,4 @@
-"""Our spans under the GenAI conventions' names, as OTLP: the way out, where `reading.py` is the way in."""
+"""Encodes spans as OTLP, under the names of the GenAI conventions: the inverse of `normalize.py`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from .messages import input_messages, instructions, output_message, text_message
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-_MOST_INT = 2**63 - 1
+_MAX_INT = 2**63 - 1
 
 
-def as_otlp(spans: Sequence[Span]) -> bytes:
-    """An ExportTraceServiceRequest with `spans`, and with what was said in them where they have it."""
+def encode_request(spans: Sequence[Span]) -> bytes:
+    """An ExportTraceServiceRequest with the spans, and with their content if they have a payload."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from opentelemetry.proto.trace.v1 import trace_pb2 as otlp
 
@@ -28,29 +28,29 @@ def as_otlp(spans: Sequence[Span]) -> bytes:
     scope_spans = resource_spans.scope_spans.add()
     scope_spans.scope.name = "handrail"
     for span in spans:
-        written = scope_spans.spans.add()
-        written.trace_id = bytes.fromhex(span.trace_id)
-        written.span_id = bytes.fromhex(span.span_id)
-        written.parent_span_id = bytes.fromhex(span.parent_id or "")
-        written.name = span.name
-        # A request goes out to a provider; all else happens in this program (GenAI conventions, span kinds).
-        written.kind = otlp.Span.SPAN_KIND_CLIENT if span.kind == "model" else otlp.Span.SPAN_KIND_INTERNAL
-        written.start_time_unix_nano = span.start_ns
-        written.end_time_unix_nano = span.end_ns
-        written.attributes.extend(_pairs({**attributes_of(span), **content_of(span)}))
+        message = scope_spans.spans.add()
+        message.trace_id = bytes.fromhex(span.trace_id)
+        message.span_id = bytes.fromhex(span.span_id)
+        message.parent_span_id = bytes.fromhex(span.parent_id or "")
+        message.name = span.name
+        # The GenAI conventions' span kinds: a model request is a call to another service, all else happens here.
+        message.kind = otlp.Span.SPAN_KIND_CLIENT if span.kind == "model" else otlp.Span.SPAN_KIND_INTERNAL
+        message.start_time_unix_nano = span.start_ns
+        message.end_time_unix_nano = span.end_ns
+        message.attributes.extend(_pairs({**span_attributes(span), **span_content(span)}))
         if span.error_type is not None:
-            written.status.code = otlp.Status.STATUS_CODE_ERROR
+            message.status.code = otlp.Status.STATUS_CODE_ERROR
     return bytes(request.SerializeToString())
 
 
-def attributes_of(span: Span) -> dict[str, Any]:
-    """A span's fields and attributes under the conventions' names; content is a matter of `content_of`.
+def span_attributes(span: Span) -> dict[str, Any]:
+    """A span's fields and attributes under the conventions' names, without its content.
 
-    Users and conversations go by two names, since no backend knows both conventions'. Tokens written to the cache go by
-    the older name: under the new one Langfuse counts them twice, and Phoenix not at all.
+    Users and conversations are sent under two names each, since no backend knows both. Tokens written to the cache are
+    sent under the older name: under the new one Langfuse counts them twice, and Phoenix not at all.
     """
     fields: dict[str, Any] = {
-        semconv.OPERATION: semconv.PLAINEST[semconv.OPERATION].get(span.kind),
+        semconv.OPERATION: semconv.DEFAULT_KIND_VALUES[semconv.OPERATION].get(span.kind),
         semconv.AGENT: span.agent,
         semconv.CONVERSATION: span.conversation_id,
         "session.id": span.conversation_id,
@@ -81,26 +81,26 @@ def attributes_of(span: Span) -> dict[str, Any]:
     return {**present, **span.attributes}
 
 
-def content_of(span: Span) -> Mapping[str, str]:
-    """What was said in one of our spans, under the conventions' names, each as JSON."""
-    said: Mapping[str, Any] = json.loads(as_json(dict(span.payload or {})))
-    found: dict[str, Any] = {}
+def span_content(span: Span) -> Mapping[str, str]:
+    """The content of one of Handrail's own spans under the conventions' names, each value as JSON."""
+    payload: Mapping[str, Any] = json.loads(as_json(dict(span.payload or {})))
+    content: dict[str, Any] = {}
     match span.kind:
         case "model":
-            messages = said.get("messages")
-            found["gen_ai.system_instructions"] = instructions(messages)
-            found["gen_ai.input.messages"] = input_messages(messages)
-            if said.get("response"):
-                found["gen_ai.output.messages"] = [output_message(said["response"])]
+            messages = payload.get("messages")
+            content["gen_ai.system_instructions"] = instructions(messages)
+            content["gen_ai.input.messages"] = input_messages(messages)
+            if payload.get("response"):
+                content["gen_ai.output.messages"] = [output_message(payload["response"])]
         case "tool":
-            found["gen_ai.tool.call.arguments"] = said.get("arguments")
-            found["gen_ai.tool.call.result"] = said.get("result")
+            content["gen_ai.tool.call.arguments"] = payload.get("arguments")
+            content["gen_ai.tool.call.result"] = payload.get("result")
         case _:
-            if "input" in said:
-                found["gen_ai.input.messages"] = [text_message("user", _as_text(said["input"]))]
-            if "outcome" in said:
-                found["gen_ai.output.messages"] = [text_message("assistant", _as_text(said["outcome"]))]
-    return {name: _as_text(value) for name, value in found.items() if value}
+            if "input" in payload:
+                content["gen_ai.input.messages"] = [text_message("user", _as_text(payload["input"]))]
+            if "outcome" in payload:
+                content["gen_ai.output.messages"] = [text_message("assistant", _as_text(payload["outcome"]))]
+    return {name: _as_text(value) for name, value in content.items() if value}
 
 
 def _as_text(value: Any) -> str:
@@ -119,17 +119,17 @@ def _value(value: Any) -> Any:
     match value:
         case bool():
             return AnyValue(bool_value=value)
-        case int() if abs(value) <= _MOST_INT:
+        case int() if abs(value) <= _MAX_INT:
             return AnyValue(int_value=value)
         case float():
             return AnyValue(double_value=value)
         case str():
             return AnyValue(string_value=_utf8(value))
-        case list() | tuple() if all(isinstance(each, str | bool | int | float) for each in value):
-            return AnyValue(array_value=ArrayValue(values=[_value(each) for each in value]))
+        case list() | tuple() if all(isinstance(item, str | bool | int | float) for item in value):
+            return AnyValue(array_value=ArrayValue(values=[_value(item) for item in value]))
     return AnyValue(string_value=as_json(value).decode())
 
 
 def _utf8(text: str) -> str:
-    """Half a surrogate pair is no character to protobuf."""
+    """The text with each half of a surrogate pair, which protobuf rejects, replaced."""
     return text.encode("utf-8", "replace").decode()

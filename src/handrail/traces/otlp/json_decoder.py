@@ -1,4 +1,4 @@
-"""Spans from OTLP's JSON: ids in hex, whole numbers as strings or numbers, keys in camelCase or snake_case."""
+"""Decodes OTLP's JSON: ids in hex, 64-bit integers as strings or numbers, keys in camelCase or snake_case."""
 
 import base64
 import json
@@ -6,178 +6,194 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from handrail.traces.normalize import Finished
-from handrail.traces.payloads import DEEPEST, Event
+from handrail.traces.model import RawSpan, SpanEvent
+from handrail.traces.payloads import MAX_DEPTH
 
-from .validation import MOST_SPANS, BadOtlp, Malformed, checked, described, finite, too_many
+from .validation import (
+    MAX_REQUEST_SPANS,
+    InvalidOtlp,
+    RejectedSpan,
+    finite_or_text,
+    shared_attributes,
+    too_many_spans,
+    validate_span,
+)
 
-_NOT_JSON = "OTLP: the body is not a JSON ExportTraceServiceRequest"
+_NOT_OTLP = "OTLP: the body is not a JSON ExportTraceServiceRequest"
 _CAPITAL = re.compile("[A-Z]")
-_WHOLE = re.compile(r"-?\d{1,20}", re.ASCII)
+_INTEGER = re.compile(r"-?\d{1,20}", re.ASCII)
 
 
-def spans_of_json(body: bytes) -> Iterator[Finished | Malformed]:
-    """The spans of an ExportTraceServiceRequest, or why one is none. Raises BadOtlp, TooLarge."""
+def decode_json(body: bytes) -> Iterator[RawSpan | RejectedSpan]:
+    """Yields the spans of an ExportTraceServiceRequest, and the reason in place of each rejected span.
+
+    Raises:
+        InvalidOtlp: The body is not such a request.
+        OtlpTooLarge: It has too many spans.
+    """
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):
-        raise BadOtlp(_NOT_JSON) from None
+        raise InvalidOtlp(_NOT_OTLP) from None
     number = 0
     for resource_spans in _list(request, "resourceSpans"):
-        resource = _described(_get(resource_spans, "resource"))
+        resource = _resource_attributes(_get(resource_spans, "resource"))
         for scope_spans in _list(resource_spans, "scopeSpans"):
             scope = _get(scope_spans, "scope")
             name = _get(scope, "name") if isinstance(scope, dict) else None
-            common = described(resource, name if isinstance(name, str) else "")
+            shared = shared_attributes(resource, name if isinstance(name, str) else "")
             for span in _list(scope_spans, "spans"):
                 number += 1
-                if number > MOST_SPANS:
-                    raise too_many()
+                if number > MAX_REQUEST_SPANS:
+                    raise too_many_spans()
                 try:
-                    yield checked(_finished(span, common))
-                except Malformed as reason:
+                    yield validate_span(_span(span, shared))
+                except RejectedSpan as reason:
                     yield reason
 
 
-def _get(found: Any, key: str) -> Any:
-    """The value under `key`, or under its snake_case form. Raises BadOtlp where there is no mapping."""
-    if not isinstance(found, dict):
-        raise BadOtlp(_NOT_JSON)
-    return found[key] if key in found else found.get(_CAPITAL.sub(lambda capital: f"_{capital[0].lower()}", key))
+def _get(message: Any, key: str) -> Any:
+    """The value under `key` or its snake_case form. Raises InvalidOtlp if the message is not an object."""
+    if not isinstance(message, dict):
+        raise InvalidOtlp(_NOT_OTLP)
+    return message[key] if key in message else message.get(_CAPITAL.sub(lambda match: f"_{match[0].lower()}", key))
 
 
-def _list(found: Any, key: str) -> list[Any]:
-    value = _get(found, key)
+def _list(message: Any, key: str) -> list[Any]:
+    value = _get(message, key)
     if value is None:
         return []
     if not isinstance(value, list):
-        raise BadOtlp(_NOT_JSON)
+        raise InvalidOtlp(_NOT_OTLP)
     return value
 
 
-def _described(resource: Any) -> dict[str, Any]:
+def _resource_attributes(resource: Any) -> dict[str, Any]:
+    """The attributes of a resource; empty if it cannot be read, since its spans are worth keeping without it."""
     try:
-        return _values(_get(resource, "attributes")) if isinstance(resource, dict) else {}
-    except Malformed:
+        return _attributes(_get(resource, "attributes"), "resource.attributes") if isinstance(resource, dict) else {}
+    except RejectedSpan:
         return {}
 
 
-def _finished(span: Any, common: dict[str, Any]) -> Finished:
+def _span(span: Any, shared: dict[str, Any]) -> RawSpan:
     if not isinstance(span, dict):
-        raise Malformed("it is not a mapping")
+        raise RejectedSpan("the span is not a JSON object")
     status = _get(span, "status") or {}
     if not isinstance(status, dict):
-        raise Malformed("its status is not a mapping")
-    return Finished(
+        raise RejectedSpan("status is not an object")
+    return RawSpan(
         trace_id=_id(span, "traceId", 32),
         span_id=_id(span, "spanId", 16),
         parent_id=_id(span, "parentSpanId", 16) if str(_get(span, "parentSpanId") or "").strip("0") else None,
         name=_text(span, "name"),
-        start_ns=_whole(_get(span, "startTimeUnixNano")),
-        end_ns=_whole(_get(span, "endTimeUnixNano")),
-        attributes={**common, **_values(_get(span, "attributes"))},
+        start_ns=_integer(span, "startTimeUnixNano"),
+        end_ns=_integer(span, "endTimeUnixNano"),
+        attributes={**shared, **_attributes(_get(span, "attributes"), "attributes")},
         events=[
-            Event(
-                name=_text(each, "name"),
-                time_ns=_whole(_get(each, "timeUnixNano")),
-                attributes=_values(_get(each, "attributes")),
+            SpanEvent(
+                name=_text(event, "name"),
+                time_ns=_integer(event, "timeUnixNano"),
+                attributes=_attributes(_get(event, "attributes"), "events.attributes"),
             )
-            for each in _mappings(_get(span, "events"))
+            for event in _objects(_get(span, "events"), "events")
         ],
         links=[
-            {"trace_id": _text(each, "traceId"), "span_id": _text(each, "spanId")}
-            for each in _mappings(_get(span, "links"))
+            {"trace_id": _text(link, "traceId"), "span_id": _text(link, "spanId")}
+            for link in _objects(_get(span, "links"), "links")
         ],
         failed=_get(status, "code") in (2, "2", "STATUS_CODE_ERROR"),
-        said=_text(status, "message"),
+        status_message=_text(status, "message"),
     )
 
 
 def _id(span: dict[str, Any], key: str, digits: int) -> str:
     value = _get(span, key)
     if not isinstance(value, str) or not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", value) or not value.strip("0"):
-        raise Malformed(f"its {key} is not {digits} hex digits, or all zeros")
+        raise RejectedSpan(f"{key} must be {digits} hexadecimal digits, not all zero")
     return value.lower()
 
 
-def _text(found: dict[str, Any], key: str) -> str:
-    value = _get(found, key)
+def _text(message: dict[str, Any], key: str) -> str:
+    value = _get(message, key)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Malformed(f"its {key} is not a text")
+        raise RejectedSpan(f"{key} is not a string")
     return value
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
+def _integer(message: dict[str, Any], key: str) -> int:
+    value = _get(message, key)
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
         return int(value)
     if value is None:
         return 0
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise Malformed("a whole number in it is none")
+    raise RejectedSpan(f"{key} is not an integer")
 
 
-def _mappings(value: Any) -> list[dict[str, Any]]:
+def _objects(value: Any, key: str) -> list[dict[str, Any]]:
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise Malformed("a list in it is none")
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise RejectedSpan(f"{key} is not a list of objects")
     return value
 
 
-def _values(pairs: Any) -> dict[str, Any]:
-    return {_text(pair, "key"): _value(_get(pair, "value"), 0) for pair in _mappings(pairs)}
+def _attributes(pairs: Any, key: str) -> dict[str, Any]:
+    return {_text(pair, "key"): _value(_get(pair, "value"), 0) for pair in _objects(pairs, key)}
 
 
 def _value(value: Any, depth: int) -> Any:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise Malformed("a value in it is not typed")
-    if depth >= DEEPEST:
+        raise RejectedSpan('an attribute value is not an object such as {"stringValue": "..."}')
+    if depth >= MAX_DEPTH:
         return "{…}"
-    for kind, given in value.items():
+    for kind, content in value.items():
         match kind:
             case "stringValue" | "string_value":
                 return _text(value, kind)
             case "bytesValue" | "bytes_value":
-                return _bytes(_text(value, kind))
+                return _bytes(value, kind)
             case "intValue" | "int_value":
-                return _whole(given)
+                return _integer(value, kind)
             case "boolValue" | "bool_value":
-                return _bool(given)
+                return _boolean(value, kind)
             case "doubleValue" | "double_value":
-                return _double(given)
+                return _double(value, kind)
             case "arrayValue" | "array_value":
-                return [_value(each, depth + 1) for each in _mappings(_inner(given))]
+                return [_value(item, depth + 1) for item in _items(content, kind)]
             case "kvlistValue" | "kvlist_value":
-                return {_text(pair, "key"): _value(_get(pair, "value"), depth + 1) for pair in _mappings(_inner(given))}
+                return {_text(pair, "key"): _value(_get(pair, "value"), depth + 1) for pair in _items(content, kind)}
     return None
 
 
-def _inner(value: Any) -> Any:
+def _items(value: Any, kind: str) -> list[dict[str, Any]]:
     if not isinstance(value, dict):
-        raise Malformed("a list in it is none")
-    return value.get("values")
+        raise RejectedSpan(f"{kind} is not an object with a list of values")
+    return _objects(value.get("values"), f"{kind}.values")
 
 
-def _bytes(text: str) -> str:
+def _bytes(value: dict[str, Any], kind: str) -> str:
     try:
-        return base64.b64decode(text, validate=True).hex()
+        return base64.b64decode(_text(value, kind), validate=True).hex()
     except ValueError:
-        raise Malformed("bytes in it are not base 64") from None
+        raise RejectedSpan(f"{kind} is not base64") from None
 
 
-def _bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise Malformed("a truth value in it is none")
-    return value
+def _boolean(value: dict[str, Any], kind: str) -> bool:
+    content = value[kind]
+    if not isinstance(content, bool):
+        raise RejectedSpan(f"{kind} is not true or false")
+    return content
 
 
-def _double(value: Any) -> float | str:
+def _double(value: dict[str, Any], kind: str) -> float | str:
     try:
-        return finite(float(value))
+        return finite_or_text(float(value[kind]))
     except (TypeError, ValueError, OverflowError):
-        raise Malformed("a number in it is none") from None
+        raise RejectedSpan(f"{kind} is not a number") from None

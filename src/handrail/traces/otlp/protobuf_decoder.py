@@ -1,13 +1,26 @@
-"""Spans from OTLP's protobuf. Each is decoded by itself, so that one that is broken is only one that is broken."""
+"""Decodes OTLP's protobuf.
+
+The messages that contain the spans are split by hand and each span is parsed separately, since protobuf rejects a whole
+message for one broken field: this way, a broken span does not affect the others.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from handrail.kernel.errors import MissingExtra
-from handrail.traces.normalize import Finished
-from handrail.traces.payloads import DEEPEST, Event
+from handrail.traces.model import RawSpan, SpanEvent
+from handrail.traces.payloads import MAX_DEPTH
 
-from .validation import MOST_SPAN_BYTES, MOST_SPANS, BadOtlp, Malformed, checked, described, finite, too_many
+from .validation import (
+    MAX_REQUEST_SPANS,
+    MAX_SPAN_BYTES,
+    InvalidOtlp,
+    RejectedSpan,
+    finite_or_text,
+    shared_attributes,
+    too_many_spans,
+    validate_span,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -17,12 +30,21 @@ if TYPE_CHECKING:
 _RESOURCE_SPANS = 1
 _RESOURCE, _SCOPE_SPANS = 1, 2
 _SCOPE, _SPANS = 1, 2
-_BYTES = 2
-_FIXED = {1: 8, 5: 4}
+# Wire types.
+_VARINT, _LENGTH_DELIMITED = 0, 2
+_FIXED_BYTES = {1: 8, 5: 4}
+
+_NOT_OTLP = "OTLP: the body is not a protobuf ExportTraceServiceRequest"
 
 
-def spans_of_protobuf(body: bytes) -> Iterator[Finished | Malformed]:
-    """The spans of an ExportTraceServiceRequest, or why one is none. Raises BadOtlp, TooLarge, MissingExtra."""
+def decode_protobuf(body: bytes) -> Iterator[RawSpan | RejectedSpan]:
+    """Yields the spans of an ExportTraceServiceRequest, and the reason in place of each rejected span.
+
+    Raises:
+        InvalidOtlp: The body is not such a request.
+        OtlpTooLarge: It has too many spans.
+        MissingExtra: The protobuf packages are not installed.
+    """
     try:
         from google.protobuf.message import DecodeError
         from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
@@ -31,7 +53,8 @@ def spans_of_protobuf(body: bytes) -> Iterator[Finished | Malformed]:
     except ModuleNotFoundError:
         raise MissingExtra("reading OTLP", "server") from None
 
-    def decoded(kind: Any, parts: list[bytes]) -> Any:
+    def parse(kind: Any, parts: list[bytes]) -> Any:
+        """A message that may be sent in parts; an empty one if it is broken, as its spans are worth keeping."""
         try:
             return kind.FromString(b"".join(parts))
         except DecodeError:
@@ -39,90 +62,92 @@ def spans_of_protobuf(body: bytes) -> Iterator[Finished | Malformed]:
 
     number = 0
     for resource_spans in _parts(body, _RESOURCE_SPANS):
-        resource = _values(decoded(Resource, _parts(resource_spans, _RESOURCE)).attributes)
+        resource = _attributes(parse(Resource, _parts(resource_spans, _RESOURCE)).attributes)
         for scope_spans in _parts(resource_spans, _SCOPE_SPANS):
-            scope = decoded(InstrumentationScope, _parts(scope_spans, _SCOPE))
-            common = described(resource, scope.name)
+            scope = parse(InstrumentationScope, _parts(scope_spans, _SCOPE))
+            shared = shared_attributes(resource, scope.name)
             for encoded in _parts(scope_spans, _SPANS):
                 number += 1
-                if number > MOST_SPANS:
-                    raise too_many()
+                if number > MAX_REQUEST_SPANS:
+                    raise too_many_spans()
                 try:
-                    if len(encoded) > MOST_SPAN_BYTES:
-                        raise Malformed(f"it has more than {MOST_SPAN_BYTES:,} bytes")
-                    yield checked(_finished(Span.FromString(encoded), common))
+                    if len(encoded) > MAX_SPAN_BYTES:
+                        raise RejectedSpan(f"the span is larger than {MAX_SPAN_BYTES:,} bytes")
+                    yield validate_span(_span(Span.FromString(encoded), shared))
                 except DecodeError:
-                    yield Malformed("it is not valid protobuf")
-                except Malformed as reason:
+                    yield RejectedSpan("the span is not valid protobuf")
+                except RejectedSpan as reason:
                     yield reason
 
 
-def _parts(message: bytes, wanted: int) -> list[bytes]:
-    """The encoded values of one field of a message; what else is in the message is passed over.
+def _parts(message: bytes, field: int) -> list[bytes]:
+    """The encoded values of one length-delimited field of a message; all other fields are skipped.
 
     The wire format: protobuf.dev/programming-guides/encoding.
     """
-    found: list[bytes] = []
-    at, end = 0, len(message)
-    while at < end:
-        tag, at = _varint(message, at)
-        wire = tag & 7
-        if wire == 0:
-            _, at = _varint(message, at)
-        elif wire in _FIXED:
-            at += _FIXED[wire]
-        elif wire == _BYTES:
-            length, at = _varint(message, at)
-            if tag >> 3 == wanted:
-                found.append(message[at : at + length])
-                if len(found) > MOST_SPANS:
-                    raise too_many()
-            at += length
+    values: list[bytes] = []
+    offset, end = 0, len(message)
+    while offset < end:
+        tag, offset = _varint(message, offset)
+        wire_type = tag & 7
+        if wire_type == _VARINT:
+            _, offset = _varint(message, offset)
+        elif wire_type in _FIXED_BYTES:
+            offset += _FIXED_BYTES[wire_type]
+        elif wire_type == _LENGTH_DELIMITED:
+            length, offset = _varint(message, offset)
+            if tag >> 3 == field:
+                values.append(message[offset : offset + length])
+                # Checked here too: a few bytes can hold thousands of empty messages around the spans.
+                if len(values) > MAX_REQUEST_SPANS:
+                    raise too_many_spans()
+            offset += length
         else:
-            raise BadOtlp("OTLP: the body is not a protobuf ExportTraceServiceRequest")
-    if at != end:
-        raise BadOtlp("OTLP: the body ends in the middle of a message; was it cut off?")
-    return found
+            raise InvalidOtlp(_NOT_OTLP)
+    if offset != end:
+        raise InvalidOtlp("OTLP: the body ends in the middle of a message; it may have been cut off")
+    return values
 
 
-def _varint(message: bytes, at: int) -> tuple[int, int]:
+def _varint(message: bytes, offset: int) -> tuple[int, int]:
+    """The variable-length integer at `offset`, and the offset after it."""
     value = shift = 0
-    while at < len(message) and shift < 64:
-        byte = message[at]
-        at += 1
+    while offset < len(message) and shift < 64:
+        byte = message[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value, offset
         shift += 7
-    raise BadOtlp("OTLP: the body is not a protobuf ExportTraceServiceRequest")
+    raise InvalidOtlp(_NOT_OTLP)
 
 
-def _finished(span: "Span", common: dict[str, Any]) -> Finished:
+def _span(span: "Span", shared: dict[str, Any]) -> RawSpan:
     if len(span.trace_id) != 16 or not any(span.trace_id):
-        raise Malformed("its trace id is not 16 bytes, or all zeros")
+        raise RejectedSpan("trace_id must be 16 bytes, not all zero")
     if len(span.span_id) != 8 or not any(span.span_id):
-        raise Malformed("its span id is not 8 bytes, or all zeros")
+        raise RejectedSpan("span_id must be 8 bytes, not all zero")
     if len(span.parent_span_id) not in (0, 8):
-        raise Malformed("its parent's id is not 8 bytes")
-    return Finished(
+        raise RejectedSpan("parent_span_id must be 8 bytes or absent")
+    return RawSpan(
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex() if any(span.parent_span_id) else None,
         name=span.name,
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
-        attributes={**common, **_values(span.attributes)},
+        attributes={**shared, **_attributes(span.attributes)},
         events=[
-            Event(name=each.name, time_ns=each.time_unix_nano, attributes=_values(each.attributes))
-            for each in span.events
+            SpanEvent(name=event.name, time_ns=event.time_unix_nano, attributes=_attributes(event.attributes))
+            for event in span.events
         ],
-        links=[{"trace_id": each.trace_id.hex(), "span_id": each.span_id.hex()} for each in span.links],
+        links=[{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links],
         failed=span.status.code == span.status.STATUS_CODE_ERROR,
-        said=span.status.message,
+        status_message=span.status.message,
     )
 
 
-def _values(pairs: "Iterable[KeyValue]") -> dict[str, Any]:
+def _attributes(pairs: "Iterable[KeyValue]") -> dict[str, Any]:
     return {pair.key: _value(pair.value, 0) for pair in pairs}
 
 
@@ -133,14 +158,14 @@ def _value(value: "AnyValue", depth: int) -> Any:
         case "int_value":
             return value.int_value
         case "double_value":
-            return finite(value.double_value)
+            return finite_or_text(value.double_value)
         case "bool_value":
             return value.bool_value
         case "bytes_value":
             return value.bytes_value.hex()
         case "array_value":
-            return "[…]" if depth >= DEEPEST else [_value(each, depth + 1) for each in value.array_value.values]
+            return "[…]" if depth >= MAX_DEPTH else [_value(item, depth + 1) for item in value.array_value.values]
         case "kvlist_value":
             pairs = value.kvlist_value.values
-            return "{…}" if depth >= DEEPEST else {pair.key: _value(pair.value, depth + 1) for pair in pairs}
+            return "{…}" if depth >= MAX_DEPTH else {pair.key: _value(pair.value, depth + 1) for pair in pairs}
     return None

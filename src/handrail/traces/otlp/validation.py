@@ -1,4 +1,4 @@
-"""What a span that arrives from another program has to be, whatever its encoding."""
+"""The limits and checks for spans from other programs, in any encoding."""
 
 import math
 from collections.abc import Mapping
@@ -7,60 +7,65 @@ from typing import Any
 
 from handrail.kernel.errors import BadInput
 from handrail.traces import semconv
-from handrail.traces.normalize import Finished
+from handrail.traces.model import RawSpan
 
-MOST_BYTES = 20 * 1024 * 1024
-"""Of one request, unpacked."""
-MOST_SPAN_BYTES = 4 * 1024 * 1024
-MOST_SPANS = 50_000
-"""Of one request; what is smaller in bytes than in memory is refused before it is unfolded."""
-SKEW_NS = 1_000_000_000
-"""A span that ends at most this long before it began is one of a clock that was set, and took no time."""
+MAX_REQUEST_BYTES = 20 * 1024 * 1024
+"""The size of a request's body after decompression."""
+MAX_SPAN_BYTES = 4 * 1024 * 1024
+MAX_REQUEST_SPANS = 50_000
+"""Spans in one request: a small body can hold many empty ones, which take more memory than bytes."""
+MAX_CLOCK_SKEW_NS = 1_000_000_000
+"""A span that ends up to this long before it starts is due to a clock that was set back: its duration becomes zero."""
 _LATEST_NS = 2**63 - 1
 
 
-class BadOtlp(BadInput):
-    """The body is not OTLP, as a whole. HTTP: 400."""
+class InvalidOtlp(BadInput):
+    """The body as a whole is not OTLP. HTTP: 400."""
 
     code = "bad_otlp"
 
 
-class TooLarge(BadInput):
-    """More than one request may carry; send less at a time. HTTP: 413."""
+class OtlpTooLarge(BadInput):
+    """The request exceeds a limit on its size; send smaller batches. HTTP: 413."""
 
     code = "too_large"
 
 
-class UnsupportedMedia(BadInput):
-    """Neither protobuf nor JSON, or packed in a way that is not read. HTTP: 415."""
+class UnsupportedOtlpMedia(BadInput):
+    """The body's content type is neither protobuf nor JSON, or its content encoding is not gzip. HTTP: 415."""
 
     code = "unsupported_media"
 
 
-class Malformed(Exception):
-    """One span is no span; says why. The others of its batch are kept."""
+class RejectedSpan(Exception):
+    """Why one span is rejected; the other spans of its batch are kept."""
 
 
-def too_many() -> TooLarge:
-    return TooLarge(f"OTLP: more than {MOST_SPANS:,} spans in one request; send smaller batches")
+def too_many_spans() -> OtlpTooLarge:
+    """The error for a request of more than MAX_REQUEST_SPANS spans."""
+    return OtlpTooLarge(f"OTLP: the request has more than {MAX_REQUEST_SPANS:,} spans; send smaller batches")
 
 
-def checked(span: Finished) -> Finished:
-    """`span`, its clock's small faults mended. Raises Malformed for times that are none."""
-    for which, moment in (("start", span.start_ns), ("end", span.end_ns)):
-        if not 0 < moment <= _LATEST_NS:
-            raise Malformed(f"{which} time is missing or out of range")
-    if span.end_ns < span.start_ns - SKEW_NS:
-        raise Malformed("it ends before it begins")
+def validate_span(span: RawSpan) -> RawSpan:
+    """The span, with a small clock error corrected.
+
+    Raises:
+        RejectedSpan: A time is missing or out of range, or the span ends more than a second before it starts.
+    """
+    for name, time_ns in (("start", span.start_ns), ("end", span.end_ns)):
+        if not 0 < time_ns <= _LATEST_NS:
+            raise RejectedSpan(f"the {name} time is missing or out of range")
+    if span.end_ns < span.start_ns - MAX_CLOCK_SKEW_NS:
+        raise RejectedSpan("the span ends before it starts")
     return span if span.end_ns >= span.start_ns else replace(span, end_ns=span.start_ns)
 
 
-def described(resource: Mapping[str, Any], scope: str) -> dict[str, Any]:
-    """What every span of a program gets from the program's own description."""
-    found = {name: value for name, value in resource.items() if name in semconv.RESOURCE}
-    return {**found, semconv.SCOPE: scope} if scope else found
+def shared_attributes(resource: Mapping[str, Any], scope: str) -> dict[str, Any]:
+    """The attributes that every span of an instrumentation scope gets from the scope and its resource."""
+    attributes = {name: value for name, value in resource.items() if name in semconv.RESOURCE_ATTRIBUTES}
+    return {**attributes, semconv.SCOPE: scope} if scope else attributes
 
 
-def finite(number: float) -> float | str:
-    """JSON has no number that is none."""
+def finite_or_text(number: float) -> float | str:
+    """The number; as text if JSON cannot represent it (NaN and the infinities)."""
     return number if math.isfinite(number) else str(number)

@@ -1,9 +1,9 @@
-"""What must not be kept is taken out of a span before it is stored or sent anywhere, by a function of the operator's.
+"""Redaction: a function that the operator provides removes what must not be kept, before a span is stored or exported.
 
     # handrail.toml:  redact = "shop.privacy:redact"
-    def redact(found: Mapping[str, Any]) -> Mapping[str, Any]: ...
+    def redact(values: Mapping[str, Any]) -> Mapping[str, Any]: ...
 
-It is called with a span's payload and, once more, with its attributes, both as plain JSON values.
+It is called with a span's payload and again with its attributes, both as plain JSON values.
 """
 
 import importlib
@@ -22,46 +22,55 @@ from handrail.traces.model import Span
 Redact: TypeAlias = Callable[[Span], Span]
 
 
-def unchanged(span: Span) -> Span:
+def no_redaction(span: Span) -> Span:
+    """The span as it is."""
     return span
 
 
-def load_redact(target: str | None, base: Path) -> Redact:
-    """The redaction that `target` (`module:function`) names, looked for in `base` first. Raises BadSettings."""
+def load_redaction(target: str | None, base: Path) -> Redact:
+    """Imports the operator's redaction.
+
+    Args:
+        target: `module:function`, or None for no redaction.
+        base: The folder of handrail.toml, where modules are looked for first.
+
+    Raises:
+        BadSettings: There is no such module or function.
+    """
     if target is None:
-        return unchanged
-    module, function = target.split(":")
+        return no_redaction
+    module, name = target.split(":")
     if str(base) not in sys.path:
         sys.path.insert(0, str(base))
     try:
-        found = getattr(importlib.import_module(module), function, None)
+        function = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
-        raise BadSettings(f'redact: "{target}": no module {error.name!r} in {base} or installed') from error
-    if not callable(found):
-        raise BadSettings(f'redact: "{target}" is no function; it gets a mapping and returns one')
-    return redacting(found)
+        raise BadSettings(f'redact: "{target}": no module {error.name!r}, neither in {base} nor installed') from error
+    if not callable(function):
+        raise BadSettings(f'redact: "{target}" is not a function; it must take a mapping and return one')
+    return build_redaction(function)
 
 
-def redacting(function: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Redact:
-    """`function` over a span's payload and attributes. Where it fails, nothing that it should have seen is kept."""
+def build_redaction(function: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Redact:
+    """Applies `function` to a span's payload and attributes; if it fails, the span keeps neither."""
 
     def redact(span: Span) -> Span:
         try:
             payload = None if span.payload is None else _mapping(function(_plain(span.payload)))
             return replace(span, attributes=_mapping(function(_plain(span.attributes))), payload=payload)
-        except Exception as error:  # noqa: BLE001 - whatever it raises, the run goes on and the content does not
+        except Exception as error:  # noqa: BLE001 - whatever it raises, the run goes on without the content
             failed = f"failed: {type(error).__name__}"
             return replace(span, attributes={semconv.REDACTION: failed}, payload=None)
 
     return redact
 
 
-def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(as_json(dict(found)))
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(as_json(dict(values)))
     return plain
 
 
-def _mapping(found: Any) -> Mapping[str, Any]:
-    if not isinstance(found, Mapping):
-        raise TypeError("redact returned no mapping")
-    return found
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError("redact did not return a mapping")
+    return value

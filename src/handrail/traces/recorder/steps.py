@@ -1,10 +1,4 @@
-"""`step` and `parallel`: plain code inside a run gets spans of its own. Outside a run they time nothing.
-
-@step("find orders")
-async def orders(customer: str) -> list[str]: ...
-
-first, second = await parallel(orders("c-17"), tickets("c-17"))
-"""
+"""`step` and `parallel`: spans for plain code inside a run. Outside a run the code runs without them."""
 
 import asyncio
 import functools
@@ -24,7 +18,7 @@ from opentelemetry.trace import INVALID_SPAN
 from pydantic import BaseModel
 
 from handrail.kernel.errors import BadInput
-from handrail.traces.payloads import OPAQUE
+from handrail.traces.payloads import OPAQUE_ARGUMENTS
 
 from .recorder import LiveSpan, Recorder
 
@@ -35,28 +29,29 @@ T3 = TypeVar("T3")
 T4 = TypeVar("T4")
 P = ParamSpec("P")
 
-_current: ContextVar[Recorder | None] = ContextVar("handrail_recorder", default=None)
+_current_recorder: ContextVar[Recorder | None] = ContextVar("handrail_recorder", default=None)
 _PLAIN = (str, bytes, int, float, Decimal, date, time, timedelta, UUID, Enum, type(None))
-_DEEPEST = 8
+_MAX_DEPTH = 8
 
 
 @contextmanager
 def recording(recorder: Recorder) -> Iterator[None]:
-    """In the block, steps are spans of `recorder`, for this task and those it starts."""
-    before = _current.get()
-    _current.set(recorder)
+    """Makes steps inside the block spans of `recorder`, in this task and those it starts."""
+    previous = _current_recorder.get()
+    _current_recorder.set(recorder)
     try:
         yield
     finally:
-        # Not by a token: a run that is left in the middle may be closed from another context.
-        if _current.get() is recorder:
-            _current.set(before)
+        # Not reset with a token: an abandoned run may be closed from another context, where the token is invalid.
+        if _current_recorder.get() is recorder:
+            _current_recorder.set(previous)
 
 
-class Step:
-    """A context manager, plain or `async`, that gives its block a span; or a decorator that gives each call one.
+class StepSpan:
+    """What `step` returns: a context manager (plain or `async`) that is also a decorator.
 
-    As a decorator it keeps what the function was given and what it returned, as far as that is plain data.
+    Args:
+        name: The name of the span.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,7 +59,7 @@ class Step:
         self._span: AbstractContextManager[LiveSpan] | None = None
 
     def __enter__(self) -> LiveSpan:
-        recorder = _current.get()
+        recorder = _current_recorder.get()
         if recorder is None:
             return LiveSpan(INVALID_SPAN, 0)
         self._span = recorder.span(self._name, {})
@@ -86,7 +81,17 @@ class Step:
         self.__exit__(kind, error, trace)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """`function` with a step around each call. Raises BadInput for a generator, which goes on after its call."""
+        """Decorates a function, so that each call is a span with its arguments and result.
+
+        Args:
+            function: A plain or `async` function. Of its arguments and result only plain data is recorded.
+
+        Returns:
+            The function, with the same signature.
+
+        Raises:
+            BadInput: It is a generator function, whose work goes on after the call.
+        """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise BadInput(f"step {self._name!r}: a generator cannot be decorated; put `with step(...)` inside it")
         signature = inspect.signature(function)
@@ -94,19 +99,38 @@ class Step:
             return cast(Callable[P, T], _asynchronous(function, self._name, signature))
 
         @functools.wraps(function)
-        def timed(*args: P.args, **named: P.kwargs) -> T:
-            if _current.get() is None:
-                return function(*args, **named)
-            with Step(self._name) as span:
-                span.payload.update(_given(signature, args, named))
-                return _returned(span, function(*args, **named))
+        def recorded(*args: P.args, **kwargs: P.kwargs) -> T:
+            if _current_recorder.get() is None:
+                return function(*args, **kwargs)
+            with StepSpan(self._name) as span:
+                span.payload.update(_recorded_arguments(signature, args, kwargs))
+                return _record_result(span, function(*args, **kwargs))
 
-        return timed
+        return recorded
 
 
-def step(name: str) -> Step:
-    """A span of this name in the current run's trace: `with step("read"):`, or `@step("read")` above a function."""
-    return Step(name)
+def step(name: str) -> StepSpan:
+    """Gives a block of code, or each call of a function, a span in the current run's trace. For example::
+
+        @step("look up orders")
+        async def orders(customer: str) -> list[str]: ...
+
+        with step("read the page") as span:
+            span.set({"rows": 3})
+
+    As a decorator it records arguments and result in the span, as far as they are plain data. As a context manager
+    (`with` or `async with`) it yields the span, on which attributes can be set. Outside a run it does nothing.
+
+    Args:
+        name: The name of the span; reports add up steps of the same name, so it should not contain ids.
+
+    Returns:
+        The context manager and decorator.
+
+    Raises:
+        BadInput: On decorating a generator function; put `with step(...)` inside it instead.
+    """
+    return StepSpan(name)
 
 
 @overload
@@ -134,86 +158,100 @@ async def parallel(*work: Awaitable[T], names: Sequence[str] | None = None) -> t
 
 
 async def parallel(*work: Awaitable[Any], names: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """The results of awaitables that run side by side, in their order, each in a step of its own.
+    """Runs awaitables concurrently, each in a step of its own. For example::
 
-    The first to fail cancels the others; once they have ended, its exception is raised. Without `names`, steps are
-    named after the functions, and a call of a function that `step` decorates keeps its own. Raises BadInput where
-    there are not as many names as awaitables.
+        first, second = await parallel(orders("c-17"), tickets("c-17"))
+
+    If one fails, the others are cancelled; its exception is raised once they have all ended. Outside a run the
+    awaitables run concurrently without being recorded.
+
+    Args:
+        *work: Coroutines, tasks or futures.
+        names: The names of the steps, one for each awaitable. Without them a step is named after its function, and a
+            call of a function that `step` decorates keeps the name given there.
+
+    Returns:
+        The results in the order of the awaitables.
+
+    Raises:
+        BadInput: There are more or fewer names than awaitables.
     """
     if names is not None and len(names) != len(work):
-        for each in work:
-            if inspect.iscoroutine(each):
-                each.close()
+        for awaitable in work:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # or Python warns that it was never awaited
         raise BadInput(f"parallel: {len(names)} names for {len(work)} awaitables; give one for each")
     tasks = [
-        asyncio.ensure_future(each if names is None and _is_step(each) else _named(each, name))
-        for each, name in zip(work, names or map(_name_of, work), strict=True)
+        asyncio.ensure_future(awaitable if names is None and _is_step(awaitable) else _in_step(awaitable, name))
+        for awaitable, name in zip(work, names or map(_name_of, work), strict=True)
     ]
     try:
         return tuple(await asyncio.gather(*tasks))
     except BaseException:
         for task in tasks:
             task.cancel()
-        # Their spans end before the one that they are in.
+        # Their spans must end before the span around them does.
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
 
 
-async def _named(work: Awaitable[T], name: str) -> T:
-    with Step(name) as span:
-        return _returned(span, await work)
+async def _in_step(work: Awaitable[T], name: str) -> T:
+    with StepSpan(name) as span:
+        return _record_result(span, await work)
 
 
 def _asynchronous(function: Callable[..., Any], name: str, signature: inspect.Signature) -> Callable[..., Any]:
     @functools.wraps(function)
-    async def timed(*args: Any, **named: Any) -> Any:
-        if _current.get() is None:
-            return await function(*args, **named)
-        with Step(name) as span:
-            span.payload.update(_given(signature, args, named))
-            return _returned(span, await function(*args, **named))
+    async def recorded(*args: Any, **kwargs: Any) -> Any:
+        if _current_recorder.get() is None:
+            return await function(*args, **kwargs)
+        with StepSpan(name) as span:
+            span.payload.update(_recorded_arguments(signature, args, kwargs))
+            return _record_result(span, await function(*args, **kwargs))
 
-    return timed
+    return recorded
 
 
-# Every decorated coroutine function is a closure over this one code.
-_TIMED = cast(FunctionType, _asynchronous(_named, "", inspect.signature(_named))).__code__
+# Every function that `_asynchronous` returns has this one code object, which identifies its coroutines.
+_STEP_CODE = cast(FunctionType, _asynchronous(_in_step, "", inspect.signature(_in_step))).__code__
 
 
 def _is_step(work: Awaitable[Any]) -> bool:
-    return getattr(work, "cr_code", None) is _TIMED
+    return getattr(work, "cr_code", None) is _STEP_CODE
 
 
 def _name_of(work: Awaitable[Any]) -> str:
     return getattr(work, "__name__", None) or type(work).__name__
 
 
-def _given(signature: inspect.Signature, args: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
-    bound = signature.bind(*args, **named)
+def _recorded_arguments(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     plain = {name: value for name, value in bound.arguments.items() if _is_plain(value)}
-    found: dict[str, Any] = {"arguments": plain}
+    payload: dict[str, Any] = {"arguments": plain}
     if opaque := [name for name in bound.arguments if name not in plain]:
-        found[OPAQUE] = opaque
-    return found
+        payload[OPAQUE_ARGUMENTS] = opaque
+    return payload
 
 
-def _returned(span: LiveSpan, result: T) -> T:
+def _record_result(span: LiveSpan, result: T) -> T:
     if _is_plain(result):
         span.payload["result"] = result
     return result
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether a value is data through and through, so that what is kept of it says all."""
+    """Whether a value is data all the way down, so that its recorded form is complete."""
     if isinstance(value, _PLAIN):
         return True
-    if depth == _DEEPEST:
+    if depth == _MAX_DEPTH:
         return False
     if isinstance(value, Mapping):
-        return all(_is_plain(each, depth + 1) for pair in value.items() for each in pair)
+        return all(_is_plain(item, depth + 1) for pair in value.items() for item in pair)
     if isinstance(value, list | tuple | set | frozenset):
-        return all(_is_plain(each, depth + 1) for each in value)
+        return all(_is_plain(item, depth + 1) for item in value)
     if isinstance(value, BaseModel):
         return True
     if is_dataclass(value) and not isinstance(value, type):

@@ -1,4 +1,4 @@
-"""The tracer of Handrail's own spans, and where they stand beside those of the program around them."""
+"""The tracer of Handrail's own spans, and how they nest with the spans of the program around them."""
 
 import functools
 import secrets
@@ -12,65 +12,73 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Span, Tracer, set_span_in_context
 
-_OWN = create_key("handrail-span")
+_OWN_SPAN = create_key("handrail-span")
 
 
-class Surroundings(Protocol):
-    """Where in OpenTelemetry's context our spans stand."""
+class ContextPolicy(Protocol):
+    """Decides whether Handrail's spans are OpenTelemetry's current span while they are open."""
 
-    def parent(self) -> Context:
-        """The context whose current span is the parent of our next one."""
+    def parent_context(self) -> Context:
+        """The context whose current span is the parent of Handrail's next one."""
         ...
 
-    def inside(self, span: Span) -> Context:
-        """The context while `span`, one of ours, is under way."""
+    def context_within(self, span: Span) -> Context:
+        """The context while `span`, one of Handrail's, is open."""
         ...
 
 
-class Apart:
-    """Our spans are children of each other, the first one of the program's current span; the program sees none of them.
+class IsolatedContext:
+    """Hides Handrail's spans from the program: they are kept under a key of their own in the context.
 
-    What the program traces in a run has the parent that it would have without us: its backend misses nothing.
+    The first of them is a child of the program's current span, the others are children of each other. Spans that the
+    program records during a run have the parents they would have without Handrail, so its backend has every parent.
     """
 
-    def parent(self) -> Context:
-        span = get_value(_OWN)
+    def parent_context(self) -> Context:
+        """A context whose current span is Handrail's innermost open span, else the program's context."""
+        span = get_value(_OWN_SPAN)
         return set_span_in_context(span) if isinstance(span, Span) else get_current()
 
-    def inside(self, span: Span) -> Context:
-        return set_value(_OWN, span)
+    def context_within(self, span: Span) -> Context:
+        """The program's context with `span` under Handrail's key."""
+        return set_value(_OWN_SPAN, span)
 
 
-class Shared:
-    """Our spans are OpenTelemetry's current ones: what the program traces in a run hangs below them.
+class SharedContext:
+    """Makes Handrail's spans OpenTelemetry's current span: what the program records during a run is nested below them.
 
-    For where both kinds go to one place; in any other, the program's spans would name parents that are not there.
+    Only for programs whose own spans go to the same backend as Handrail's; in any other backend, the program's spans
+    would name parents that it does not have.
     """
 
-    def parent(self) -> Context:
+    def parent_context(self) -> Context:
+        """The current context."""
         return get_current()
 
-    def inside(self, span: Span) -> Context:
+    def context_within(self, span: Span) -> Context:
+        """The current context with `span` as its current span."""
         return set_span_in_context(span)
 
 
 @functools.cache
-def tracer() -> Tracer:
-    """From a provider of our own: the process's global one belongs to the program that Handrail lives in."""
+def own_tracer() -> Tracer:
+    """A tracer of Handrail's own provider; the global provider belongs to the program that uses Handrail."""
     provider = TracerProvider(
         sampler=ALWAYS_ON,
         resource=Resource({"service.name": "handrail"}),
-        id_generator=_TimeOrdered(),
+        id_generator=_TimeOrderedIds(),
         shutdown_on_exit=False,
     )
     return provider.get_tracer("handrail")
 
 
-class _TimeOrdered(IdGenerator):
-    """Trace ids begin with 48 bits of milliseconds, so that traces lie in the store in the order they began."""
+class _TimeOrderedIds(IdGenerator):
+    """Trace ids start with 48 bits of milliseconds, so that the store's primary key is in the order of time."""
 
     def generate_trace_id(self) -> int:
+        """Milliseconds since 1970 and 80 random bits."""
         return (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
 
     def generate_span_id(self) -> int:
+        """64 random bits, not all zero."""
         return secrets.randbits(64) or 1

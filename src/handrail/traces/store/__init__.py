@@ -1,1 +1,1 @@
-"""Spans, trace summaries and rollups in the store, and the queries over them."""
+"""Spans, trace summaries and rollups in the database, and the queries over them."""

@@ -1,8 +1,11 @@
-"""What spans add up to, per tenant and hour, and per day again so that long ranges are read from few rows.
+"""Rollups: latency and spend per tenant and hour, and again per day, so that long ranges are read from few rows.
 
-Days are kept once more without what has most values: steps for all tenants together, spend for all users of a tenant.
-Hours and days are UTC's, and a span counts in the one it began in. Rows only grow by what is added to them: spans may
-come in any order, and rollups outlive the spans that they were made of.
+A third level has days without the column with the most values: steps for all tenants together, spend for all users of
+a tenant. Hours and days are in UTC, and a span counts in the one it started in.
+
+Writing a span adds its numbers to its rows, so spans may arrive in any order and in any batches. Adding is not
+idempotent: only spans that the same transaction has newly inserted may be added (see `SpanBatch`), or a span that a
+sender repeats would be counted twice. Nothing is ever subtracted: rollups outlive their spans.
 """
 
 import functools
@@ -31,18 +34,18 @@ from handrail.kernel.db.engine import insert
 from handrail.kernel.db.schema import metadata
 from handrail.traces.model import Span
 
-from .bulk import Values, write_rows
+from .bulk import RowValues, write_rows
 from .histogram import bucket_of
 
 Grain = Literal["hour", "day"]
 Level = Literal["hour", "day", "day_all"]
-"""How far rows are summed up. In `day_all`, steps of all tenants are under the tenant "", spend of all users under the
-user ""."""
+"""The granularity of a row. In `day_all`, the steps of all tenants have the tenant "", the spend of all users the user
+""."""
 
-GRAINS: Mapping[Grain, int] = {"hour": 3_600_000_000_000, "day": 86_400_000_000_000}
-"""Nanoseconds of each."""
+GRAIN_NS: Mapping[Grain, int] = {"hour": 3_600_000_000_000, "day": 86_400_000_000_000}
+"""The length of each in nanoseconds."""
 
-# A table without row ids is one tree, ordered by its key: a range of hours is one stretch of it.
+# Without row ids SQLite keeps a table in the order of its primary key: a range of hours is read in one piece.
 step_rollups = Table(
     "step_rollups",
     metadata,
@@ -81,84 +84,84 @@ spend_rollups = Table(
 
 
 @dataclass(frozen=True, slots=True)
-class Rolled:
-    """What some spans add to the rollups: rows of each table, in the order of their keys.
+class RollupRows:
+    """The rows that some spans add to each rollup table, in the order of their keys.
 
-    Everybody adds in that order, so that no two transactions of Postgres wait for each other.
+    Every transaction adds in that order, so that two of them cannot deadlock on Postgres.
     """
 
-    steps: Sequence[Values]
-    spend: Sequence[Values]
+    steps: Sequence[RowValues]
+    spend: Sequence[RowValues]
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """A part of a range that rows of one level cover: those that start in it, nanoseconds since 1970."""
+class LevelRange:
+    """The rows of one level that start in a range of nanoseconds since 1970, the end excluded."""
 
     level: Level
     from_ns: int
     to_ns: int
 
 
-def roll(found: Iterable[Span]) -> Rolled:
-    """What `found` adds. Spend is of model requests, and of whatever else has a cost or tokens."""
-    steps: dict[Values, list[int]] = {}
-    spend: dict[Values, list[int]] = {}
-    for span in found:
-        hour, day = (span.start_ns // length * length for length in GRAINS.values())
+def rollup_rows(new_spans: Iterable[Span]) -> RollupRows:
+    """The rows that newly inserted spans add. Spend covers model requests, and any other span with a cost or tokens."""
+    steps: dict[RowValues, list[int]] = {}
+    spend: dict[RowValues, list[int]] = {}
+    for span in new_spans:
+        hour, day = (span.start_ns // length * length for length in GRAIN_NS.values())
         step = (span.agent, span.kind, span.name, bucket_of(span.duration_ns))
-        timed = (1, int(span.error_type is not None), span.duration_ns)
-        _add(steps, (span.tenant, "hour", hour, *step), timed)
-        _add(steps, (span.tenant, "day", day, *step), timed)
-        _add(steps, ("", "day_all", day, *step), timed)
-        if (spent := _spent(span)) is not None:
-            what = (span.agent, span.model or "", span.fingerprint or "", span.held is not None)
-            _add(spend, (span.tenant, "hour", hour, span.user, *what), spent)
-            _add(spend, (span.tenant, "day", day, span.user, *what), spent)
-            _add(spend, (span.tenant, "day_all", day, "", *what), spent)
-    return Rolled(_rows(steps), _rows(spend))
+        latency = (1, int(span.error_type is not None), span.duration_ns)
+        _add(steps, (span.tenant, "hour", hour, *step), latency)
+        _add(steps, (span.tenant, "day", day, *step), latency)
+        _add(steps, ("", "day_all", day, *step), latency)
+        if (spent := _spend(span)) is not None:
+            group = (span.agent, span.model or "", span.fingerprint or "", span.held is not None)
+            _add(spend, (span.tenant, "hour", hour, span.user, *group), spent)
+            _add(spend, (span.tenant, "day", day, span.user, *group), spent)
+            _add(spend, (span.tenant, "day_all", day, "", *group), spent)
+    return RollupRows(_rows(steps), _rows(spend))
 
 
-def add(conn: Connection, rolled: Rolled) -> None:
-    """Adds to the rollups, rows that are not there yet being zero."""
-    for table, rows in ((step_rollups, rolled.steps), (spend_rollups, rolled.spend)):
-        write_rows(conn, _adding(conn.dialect.name, table), rows)
+def add_rollups(conn: Connection, rollups: RollupRows) -> None:
+    """Adds rows to the rollups, or inserts those that are not there yet."""
+    for table, rows in ((step_rollups, rollups.steps), (spend_rollups, rollups.spend)):
+        write_rows(conn, _upsert(conn.dialect.name, table), rows)
 
 
-def hours(since: datetime, until: datetime) -> list[Stretch]:
-    """The whole hours that hold `since` to `until` (aware, the last excluded)."""
-    hour = GRAINS["hour"]
-    return [Stretch("hour", unix_ns(since) // hour * hour, -(-unix_ns(until) // hour) * hour)]
+def hour_range(since: datetime, until: datetime) -> list[LevelRange]:
+    """The whole hours that contain `since` to `until` (aware datetimes, the end excluded)."""
+    hour = GRAIN_NS["hour"]
+    return [LevelRange("hour", unix_ns(since) // hour * hour, -(-unix_ns(until) // hour) * hour)]
 
 
-def stretches(since: datetime, until: datetime, days: Literal["day", "day_all"]) -> list[Stretch]:
-    """The same hours, as whole days of that level where there are any."""
-    day = GRAINS["day"]
-    [whole] = hours(since, until)
-    morning, midnight = -(-whole.from_ns // day) * day, whole.to_ns // day * day
-    if morning >= midnight:
-        return [whole]
-    found = [
-        Stretch("hour", whole.from_ns, morning),
-        Stretch(days, morning, midnight),
-        Stretch("hour", midnight, whole.to_ns),
+def split_range(since: datetime, until: datetime, days: Literal["day", "day_all"]) -> list[LevelRange]:
+    """The same hours as `hour_range`, but with whole days read from the level `days`."""
+    day = GRAIN_NS["day"]
+    [hours] = hour_range(since, until)
+    first_day, end_day = -(-hours.from_ns // day) * day, hours.to_ns // day * day
+    if first_day >= end_day:
+        return [hours]
+    ranges = [
+        LevelRange("hour", hours.from_ns, first_day),
+        LevelRange(days, first_day, end_day),
+        LevelRange("hour", end_day, hours.to_ns),
     ]
-    return [each for each in found if each.from_ns < each.to_ns]
+    return [part for part in ranges if part.from_ns < part.to_ns]
 
 
-def rows_of(table: Table, tenant: str | None, parts: Sequence[Stretch]) -> Subquery:
-    """The rollup's rows of `parts`, of one tenant or, where it is None, of all."""
+def rollups_within(table: Table, tenant: str | None, parts: Sequence[LevelRange]) -> Subquery:
+    """The rollup's rows in `parts`, of one tenant or, with None, of all."""
     return union_all(*(select(table).where(*_within(table, tenant, part)) for part in parts)).subquery()
 
 
-def _spent(span: Span) -> tuple[int, ...] | None:
+def _spend(span: Span) -> tuple[int, ...] | None:
     usage, reported = span.usage, span.reported_cost or 0
-    found = (usage.input, usage.output, usage.cache_read, usage.cache_write, span.cost, reported)
+    amounts = (usage.input, usage.output, usage.cache_read, usage.cache_write, span.cost, reported)
     requests = int(span.kind == "model")
-    return (requests, *found) if requests or any(found) else None
+    return (requests, *amounts) if requests or any(amounts) else None
 
 
-def _add(cells: dict[Values, list[int]], key: Values, values: Sequence[int]) -> None:
+def _add(cells: dict[RowValues, list[int]], key: RowValues, values: Sequence[int]) -> None:
     cell = cells.get(key)
     if cell is None:
         cells[key] = list(values)
@@ -167,11 +170,11 @@ def _add(cells: dict[Values, list[int]], key: Values, values: Sequence[int]) -> 
             cell[index] += value
 
 
-def _rows(cells: dict[Values, list[int]]) -> list[Values]:
+def _rows(cells: dict[RowValues, list[int]]) -> list[RowValues]:
     return [(*key, *cells[key]) for key in sorted(cells)]
 
 
-def _within(table: Table, tenant: str | None, part: Stretch) -> Iterator[ColumnElement[bool]]:
+def _within(table: Table, tenant: str | None, part: LevelRange) -> Iterator[ColumnElement[bool]]:
     if tenant is not None:
         yield table.c.tenant == tenant
     elif table is step_rollups and part.level == "day_all":
@@ -185,15 +188,15 @@ def _within(table: Table, tenant: str | None, part: Stretch) -> Iterator[ColumnE
 
 @functools.cache
 def _tenants(table: Table) -> Any:
-    """Every tenant of the table, one seek each, where DISTINCT would read all its rows."""
-    found = select(func.min(table.c.tenant).label("tenant")).cte(f"tenants_of_{table.name}", recursive=True)
-    following = select(func.min(table.c.tenant)).where(table.c.tenant > found.c.tenant).scalar_subquery()
-    found = found.union_all(select(following).where(found.c.tenant.is_not(None)))
-    return select(found.c.tenant)
+    """Every tenant of the table by one index look-up each; DISTINCT would read all rows."""
+    tenants = select(func.min(table.c.tenant).label("tenant")).cte(f"tenants_of_{table.name}", recursive=True)
+    following = select(func.min(table.c.tenant)).where(table.c.tenant > tenants.c.tenant).scalar_subquery()
+    tenants = tenants.union_all(select(following).where(tenants.c.tenant.is_not(None)))
+    return select(tenants.c.tenant)
 
 
 @functools.cache
-def _adding(dialect: str, table: Table) -> Any:
+def _upsert(dialect: str, table: Table) -> Any:
     statement = insert(dialect, table)
     sums = [column.name for column in table.c if not column.primary_key]
     changes = {name: table.c[name] + statement.excluded[name] for name in sums}

@@ -1,4 +1,7 @@
-"""Spans in and out: narrow rows, what was said in a table of its own, and what sums them up brought up to date."""
+"""Stores and loads spans. Payloads are in a table of their own, so that lists and reports never read content.
+
+Summaries and rollups are updated in the same transaction, so that they always agree with the spans.
+"""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,17 +19,19 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     select,
 )
 
 from handrail.kernel.db.engine import insert
+from handrail.kernel.db.operation import operation
 from handrail.kernel.db.schema import metadata
 from handrail.kernel.errors import NotFound
 from handrail.kernel.serialization import as_json, pack, unpack
 from handrail.traces.model import Span, Usage
 
-from .bulk import Values, write_rows
-from .rollups import Rolled, add, roll
+from .bulk import RowValues, write_rows
+from .rollups import RollupRows, add_rollups, rollup_rows
 from .summaries import TraceSummary, add_summaries, summarise, summary_rows
 
 _Key = tuple[str, str]
@@ -73,17 +78,19 @@ payloads = Table(
 )
 
 
-class StoreSpans:
-    """An op that stores finished spans, and gives the number of those that were new.
+class SpanBatch:
+    """An operation that stores finished spans and returns the number of those that were new.
 
-    A span that is there already changes nothing: of several with one id, the first is kept and counted.
+    It is idempotent: of several spans with the same id, now or later, the first is stored and counted, and the others
+    change nothing. Senders repeat a batch whenever a response is lost, so only newly inserted spans are added to
+    summaries and rollups.
     """
 
-    def __init__(self, found: Iterable[Span]) -> None:
-        # Prepared here, off the writer's thread: its time is everybody's. Ids in order keep two writers of Postgres
-        # from waiting for each other.
+    def __init__(self, finished: Iterable[Span]) -> None:
+        # Everything that needs no connection is prepared here, since on SQLite all writes wait for the writer's thread.
+        # Rows are in the order of their ids, so that two transactions cannot deadlock on Postgres.
         unique: dict[_Key, Span] = {}
-        for span in found:
+        for span in finished:
             unique.setdefault((span.trace_id, span.span_id), span)
         self._spans = [unique[key] for key in sorted(unique)]
         self._rows = [_row(span) for span in self._spans]
@@ -91,22 +98,24 @@ class StoreSpans:
             (span.trace_id, span.span_id, pack(span.payload)) for span in self._spans if span.payload is not None
         ]
         self._summaries = summary_rows(self._spans)
-        self._rolled = roll(self._spans)
+        self._rollups = rollup_rows(self._spans)
 
     def __call__(self, conn: Connection) -> int:
-        """The number of spans that were new."""
+        """Stores the spans and returns the number of those that were new."""
         if not self._rows:
             return 0
         if self._all_new(conn):
-            self._add(conn, self._bodies, self._summaries, self._rolled)
+            self._add(conn, self._bodies, self._summaries, self._rollups)
             return len(self._rows)
         new = self._only_new(conn)
-        fresh = [span for span in self._spans if (span.trace_id, span.span_id) in new]
-        self._add(conn, [body for body in self._bodies if body[:2] in new], summary_rows(fresh), roll(fresh))
-        return len(fresh)
+        new_spans = [span for span in self._spans if (span.trace_id, span.span_id) in new]
+        self._add(
+            conn, [body for body in self._bodies if body[:2] in new], summary_rows(new_spans), rollup_rows(new_spans)
+        )
+        return len(new_spans)
 
     def _all_new(self, conn: Connection) -> bool:
-        """Stores all spans, or none where some were there before."""
+        """Inserts all spans, or none if some were stored before; all being new is the common case, and this is fast."""
         conn.exec_driver_sql("SAVEPOINT spans")
         stored = write_rows(conn, _insert_new(conn.dialect.name, spans), self._rows)
         if stored != len(self._rows):
@@ -115,22 +124,30 @@ class StoreSpans:
         return stored == len(self._rows)
 
     def _only_new(self, conn: Connection) -> set[_Key]:
-        """Stores the spans that are not there yet, and gives their keys; five times as slow."""
-        inserting = _insert_new(conn.dialect.name, spans).returning(spans.c.trace_id, spans.c.span_id)
+        """Inserts the spans that are not stored yet and returns their keys; five times slower than `_all_new`."""
+        statement = _insert_new(conn.dialect.name, spans).returning(spans.c.trace_id, spans.c.span_id)
         rows = [dict(zip(spans.c.keys(), row, strict=True)) for row in self._rows]
-        return {(row.trace_id, row.span_id) for row in conn.execute(inserting, rows)}
+        return {(row.trace_id, row.span_id) for row in conn.execute(statement, rows)}
 
-    def _add(self, conn: Connection, bodies: Sequence[Values], summaries: Sequence[Values], rolled: Rolled) -> None:
+    def _add(
+        self, conn: Connection, bodies: Sequence[RowValues], summaries: Sequence[RowValues], rollups: RollupRows
+    ) -> None:
         write_rows(conn, _insert_new(conn.dialect.name, payloads), bodies)
         add_summaries(conn, summaries)
-        add(conn, rolled)
+        add_rollups(conn, rollups)
 
 
+@operation
 def load_trace(conn: Connection, trace_id: str, tenant: str | None) -> tuple[TraceSummary, list[Span]]:
-    """A trace and its spans in the order they began, payloads left out. Raises NotFound.
+    """A trace's summary and its spans, in the order in which they started and without payloads.
 
-    A program that serves several tenants under one span of its own has them all in one trace: with a `tenant`, only
-    its spans are seen, and only they are counted.
+    Args:
+        trace_id: 32 lower-case hex digits.
+        tenant: Only this tenant's spans are loaded and summarised; None is the operator's view of all. A trace has
+            spans of several tenants if a program serves them all below one span of its own.
+
+    Raises:
+        NotFound: There is no such trace, or it has no spans of that tenant.
     """
     query = select(spans).where(spans.c.trace_id == trace_id)
     if tenant is not None:
@@ -138,18 +155,29 @@ def load_trace(conn: Connection, trace_id: str, tenant: str | None) -> tuple[Tra
     rows = conn.execute(query.order_by(spans.c.start_ns, spans.c.span_id)).all()
     if not rows:
         raise NotFound(f"no trace {trace_id}; `handrail traces list` shows the newest")
-    found = [read_span(row) for row in rows]
-    return summarise(found), found
+    loaded = [span_from_row(row) for row in rows]
+    return summarise(loaded), loaded
 
 
+@operation
 def load_payload(conn: Connection, trace_id: str, span_id: str) -> Mapping[str, Any] | None:
-    """What was said in a span, or None where nothing was kept."""
+    """A span's payload, or None if it has none or its content has been removed."""
     query = select(payloads.c.body).where(payloads.c.trace_id == trace_id, payloads.c.span_id == span_id)
     body = conn.execute(query).scalar()
     return None if body is None else dict(unpack(body))
 
 
-def _row(span: Span) -> Values:
+@operation
+def load_payloads(conn: Connection, trace_id: str, tenant: str | None) -> dict[str, Mapping[str, Any]]:
+    """The payloads of a trace by span id; with a tenant, only those of its spans."""
+    query = select(payloads.c.span_id, payloads.c.body).where(payloads.c.trace_id == trace_id)
+    if tenant is not None:
+        of_span = and_(spans.c.trace_id == payloads.c.trace_id, spans.c.span_id == payloads.c.span_id)
+        query = query.join(spans, of_span).where(spans.c.tenant == tenant)
+    return {span_id: dict(unpack(body)) for span_id, body in conn.execute(query)}
+
+
+def _row(span: Span) -> RowValues:
     usage = span.usage
     return (
         span.trace_id,
@@ -182,14 +210,14 @@ def _row(span: Span) -> Values:
     )
 
 
-def read_span(row: Row[Any]) -> Span:
-    """A row of `spans` as a span, without what was said in it."""
-    # Taken apart in the order of the columns: to look each up by its name takes as long as to make the span.
+def span_from_row(row: Row[Any]) -> Span:
+    """A row of `spans` as a span without its payload."""
+    # Unpacked in the order of the columns: looking each one up by name takes as long as making the span.
     values: tuple[Any, ...] = tuple(row)
     trace_id, span_id, parent_id, kind, name, start_ns, end_ns, tenant, user, agent, run_id, *details = values
-    error_type, provider, model, sent, got, cache_read, cache_write, cost, reported_cost, held, *details = details
+    error_type, provider, model, input_, output, cache_read, cache_write, cost, reported_cost, held, *details = details
     conversation_id, first_token_ns, fingerprint, attempt, retry_of, attributes = details
-    any_tokens = sent or got or cache_read or cache_write
+    any_tokens = input_ or output or cache_read or cache_write
     return Span(
         trace_id=trace_id,
         span_id=span_id,
@@ -205,7 +233,9 @@ def read_span(row: Row[Any]) -> Span:
         error_type=error_type,
         provider=provider,
         model=model,
-        usage=Usage(input=sent, output=got, cache_read=cache_read, cache_write=cache_write) if any_tokens else _UNUSED,
+        usage=Usage(input=input_, output=output, cache_read=cache_read, cache_write=cache_write)
+        if any_tokens
+        else _UNUSED,
         cost=cost,
         reported_cost=reported_cost,
         held=held,

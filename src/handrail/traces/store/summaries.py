@@ -1,19 +1,23 @@
-"""One row for each trace of each tenant: what it cost, how long it took, whose it was."""
+"""Trace summaries: one row for each trace of each tenant, with its cost, duration, user and agent.
+
+Spans of a trace arrive in any order, and often in several requests: each adds its numbers to the summary, extends its
+start and end, and sets its name if it is a better head of the trace than the previous one. As with rollups, only newly
+inserted spans may be added.
+"""
 
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Index, Integer, String, Table, case
-from sqlalchemy import Row as Found
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, Row, String, Table, case
 
 from handrail.kernel.db.engine import insert
 from handrail.kernel.db.schema import metadata
 from handrail.kernel.money import NanoUsd
 from handrail.traces.model import Span
 
-from .bulk import Values, write_rows
+from .bulk import RowValues, write_rows
 
 traces = Table(
     "traces",
@@ -34,7 +38,7 @@ traces = Table(
     Column("fingerprint", String),
     Column("duration_ns", BigInteger, nullable=False),
     Column("head", String, nullable=False),
-    # Each order that a list can have, for one tenant and for all, with the start so that ranges are cut in the index.
+    # One for each order of a list, for one tenant and for all. Each has the start, so that it can limit a range alone.
     Index("ix_traces_start_ns", "start_ns"),
     Index("ix_traces_tenant_start_ns", "tenant", "start_ns"),
     *(Index(f"ix_traces_{order}_start_ns", order, "start_ns") for order in ("cost", "duration_ns", "errors")),
@@ -48,10 +52,10 @@ traces = Table(
 
 @dataclass(frozen=True, kw_only=True)
 class TraceSummary:
-    """One tenant's part of one trace at a glance; times are nanoseconds since 1970.
+    """One tenant's part of one trace; times are nanoseconds since 1970.
 
-    Name, user, agent, conversation and fingerprint are those of the span that speaks for the trace: the first without a
-    parent, of those that name their agent where any does.
+    Name, user, agent, conversation and fingerprint are those of the trace's head: the first span without a parent,
+    preferably one that names its agent.
     """
 
     trace_id: str
@@ -71,45 +75,45 @@ class TraceSummary:
 
     @property
     def duration_ns(self) -> int:
-        """From the begin of its first span to the end of its last."""
+        """From the start of its first span to the end of its last."""
         return self.end_ns - self.start_ns
 
 
-def summarise(found: Sequence[Span]) -> TraceSummary:
-    """The summary of some spans of one trace, at least one."""
-    head = min(found, key=_headship)
+def summarise(spans: Sequence[Span]) -> TraceSummary:
+    """The summary of spans of one trace; at least one is required."""
+    head = min(spans, key=_head_rank)
     return TraceSummary(
         trace_id=head.trace_id,
         tenant=head.tenant,
         user=head.user,
         agent=head.agent,
-        start_ns=min(span.start_ns for span in found),
-        end_ns=max(span.end_ns for span in found),
-        spans=len(found),
-        errors=sum(span.error_type is not None for span in found),
-        input_tokens=sum(span.usage.input for span in found),
-        output_tokens=sum(span.usage.output for span in found),
-        cost=NanoUsd(sum(span.cost for span in found)),
+        start_ns=min(span.start_ns for span in spans),
+        end_ns=max(span.end_ns for span in spans),
+        spans=len(spans),
+        errors=sum(span.error_type is not None for span in spans),
+        input_tokens=sum(span.usage.input for span in spans),
+        output_tokens=sum(span.usage.output for span in spans),
+        cost=NanoUsd(sum(span.cost for span in spans)),
         name=head.name,
         conversation_id=head.conversation_id,
         fingerprint=head.fingerprint,
     )
 
 
-def summary_rows(found: Iterable[Span]) -> list[Values]:
-    """What spans add to the summaries: a row for each trace of each tenant, in the order of their keys."""
+def summary_rows(new_spans: Iterable[Span]) -> list[RowValues]:
+    """The rows that newly inserted spans add: one for each trace of each tenant, in the order of their keys."""
     parts: dict[tuple[str, str], list[Span]] = {}
-    for span in found:
+    for span in new_spans:
         parts.setdefault((span.trace_id, span.tenant), []).append(span)
     return [_row(parts[key]) for key in sorted(parts)]
 
 
-def add_summaries(conn: Connection, rows: Sequence[Values]) -> None:
-    """Adds to the summaries that are there, and makes the others."""
-    write_rows(conn, _adding(conn.dialect.name), rows)
+def add_summaries(conn: Connection, rows: Sequence[RowValues]) -> None:
+    """Adds rows to the summaries, or inserts those that are not there yet."""
+    write_rows(conn, _upsert(conn.dialect.name), rows)
 
 
-def read_summary(row: Found[Any]) -> TraceSummary:
+def summary_from_row(row: Row[Any]) -> TraceSummary:
     """A row of `traces` as a summary."""
     return TraceSummary(
         trace_id=row.trace_id,
@@ -129,13 +133,13 @@ def read_summary(row: Found[Any]) -> TraceSummary:
     )
 
 
-def _headship(span: Span) -> str:
-    """Orders the spans that could speak for a trace, the best first; kept, so that a late one is known to be better."""
+def _head_rank(span: Span) -> str:
+    """A sort key: the best head of a trace comes first. It is stored, to be compared with those of later spans."""
     return f"{int(not span.agent)}{int(span.parent_id is not None)}{span.start_ns:020d}{span.span_id}"
 
 
-def _row(found: Sequence[Span]) -> Values:
-    summary = summarise(found)
+def _row(spans: Sequence[Span]) -> RowValues:
+    summary = summarise(spans)
     return (
         summary.trace_id,
         summary.tenant,
@@ -152,22 +156,22 @@ def _row(found: Sequence[Span]) -> Values:
         summary.conversation_id,
         summary.fingerprint,
         summary.duration_ns,
-        min(_headship(span) for span in found),
+        min(_head_rank(span) for span in spans),
     )
 
 
 @functools.cache
-def _adding(dialect: str) -> Any:
+def _upsert(dialect: str) -> Any:
     statement = insert(dialect, traces)
     old, new = traces.c, statement.excluded
-    better = new.head < old.head
+    is_better_head = new.head < old.head
     # Two-argument MIN and MAX are SQLite's, LEAST and GREATEST Postgres's; CASE is both's.
     start = case((new.start_ns < old.start_ns, new.start_ns), else_=old.start_ns)
     end = case((new.end_ns > old.end_ns, new.end_ns), else_=old.end_ns)
     changes: dict[str, Any] = {
         **{name: old[name] + new[name] for name in ("spans", "errors", "input_tokens", "output_tokens", "cost")},
         **{
-            name: case((better, new[name]), else_=old[name])
+            name: case((is_better_head, new[name]), else_=old[name])
             for name in ("user_id", "agent", "name", "conversation_id", "fingerprint", "head")
         },
         "start_ns": start,

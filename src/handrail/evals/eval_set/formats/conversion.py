@@ -1,7 +1,7 @@
-"""Sets of other tools as cases of ours, and ours as theirs.
+"""Import of cases from other tools' files, and export of an eval set for other tools.
 
-Read are pydantic-evals' YAML and JSON, promptfoo's tests (YAML and CSV), CSV and JSON Lines. Written are the YAML of
-pydantic-evals and JSON Lines, both of which read back as what they were. What has no place here is counted.
+Imported are pydantic-evals' YAML and JSON, promptfoo's tests (YAML and CSV), CSV and JSON Lines. Exported are
+pydantic-evals' YAML and JSON Lines; importing an export gives the same cases. What cannot be imported is counted.
 """
 
 import datetime as dt
@@ -21,13 +21,13 @@ from pydantic import ValidationError
 from handrail.evals.eval_set.model import Case, EvalSet
 from handrail.kernel.errors import BadInput
 
-from .readers import COLUMNS, Format, Row, read_rows
+from .readers import COLUMNS, Format, SourceRow, read_rows
 
-ANSWER = "output"
-"""The field of a case whose expectation is a single value without a name."""
+OUTPUT_FIELD = "output"
+"""The field of a case for an expected output that is a single value without a name."""
 
 _MISSING = object()
-_RARE = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_QUOTED = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _SUFFIXES: dict[str, Format] = {
     ".yaml": "pydantic-evals",
     ".yml": "pydantic-evals",
@@ -38,11 +38,11 @@ _SUFFIXES: dict[str, Format] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class ImportOptions:
     """How rows become cases.
 
-    `columns` maps a case's field (`input`, `id`, `expect.order`, ...) to where it stands in a row: a column, or a path
-    with dots in it; with `:json` behind it, a text is read as JSON. `source` and `date` are for rows without their own.
+    `columns` maps a case's field (`input`, `id`, `expect.order`, ...) to a column or a dotted path into the row; with
+    the suffix `:json`, a text there is parsed as JSON. `source` and `date` are for rows that have none of their own.
     """
 
     source: str
@@ -51,37 +51,46 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
-    """Cases that were read, and how many of what had no place in them."""
+class ImportedCases:
+    """The imported cases, and how much could not be imported, by kind."""
 
     cases: tuple[Case, ...]
     left_out: Mapping[str, int]
 
 
-def read_cases(path: Path, layout: Layout, format_: Format | None = None) -> Imported:
-    """The cases of a file in `format_`, else in that of its suffix. Raises BadInput, with the place, for no case."""
+def read_cases(path: Path, options: ImportOptions, format_: Format | None = None) -> ImportedCases:
+    """Reads the cases of another tool's file.
+
+    Args:
+        path: The file.
+        options: How rows become cases.
+        format_: The format; derived from the file's suffix when None.
+
+    Raises:
+        BadInput: The format is unknown, the file is not valid, or it has no case; names the line.
+    """
     chosen = format_ or _SUFFIXES.get(path.suffix.lower())
     if chosen is None:
-        raise BadInput(f"{path}: {path.suffix or 'no suffix'} is no format that is known; say it with --format")
+        raise BadInput(f"{path}: {path.suffix or 'no suffix'} is not a known suffix; give the format with --format")
     left_out: Counter[str] = Counter()
-    columns = {**COLUMNS[chosen], **layout.columns}
+    columns = {**COLUMNS[chosen], **options.columns}
     cases: list[Case] = []
-    taken: set[str] = set()
+    used_ids: set[str] = set()
     for row in read_rows(path, chosen, left_out):
-        expect = _expected(row, columns)
+        expect = _read_expectations(row, columns)
         if not expect:
             left_out["cases that expect nothing"] += 1
             continue
-        cases.append(_case(row, columns, layout, expect, taken))
-        taken.add(cases[-1].id)
+        cases.append(_to_case(row, columns, options, expect, used_ids))
+        used_ids.add(cases[-1].id)
     if not cases:
-        found = ", ".join(f"{what}: {number}" for what, number in left_out.items()) or "it is empty"
-        raise BadInput(f"{path}: no case in it as {chosen} ({found}); --map expect.FIELD=COLUMN says what is right")
-    return Imported(cases=tuple(cases), left_out=+left_out)
+        reason = ", ".join(f"{kind}: {count}" for kind, count in left_out.items()) or "it is empty"
+        raise BadInput(f"{path}: no cases, read as {chosen} ({reason}); give the answer with --map expect.FIELD=COLUMN")
+    return ImportedCases(cases=tuple(cases), left_out=+left_out)
 
 
-def to_pydantic_evals(loaded: EvalSet) -> str:
-    """The set as a pydantic-evals dataset in YAML; source, date and tags are the metadata."""
+def to_pydantic_evals(eval_set: EvalSet) -> str:
+    """The eval set as a pydantic-evals dataset in YAML; source, date and tags become metadata."""
     cases = [
         {
             "name": case.id,
@@ -89,89 +98,91 @@ def to_pydantic_evals(loaded: EvalSet) -> str:
             "metadata": {"source": case.source, "date": case.date.isoformat(), "tags": list(case.tags)},
             "expected_output": case.expect,
         }
-        for case in loaded.cases
+        for case in eval_set.cases
     ]
-    found = {"name": loaded.name, "cases": cases}
-    return yaml.dump(found, Dumper=_Plain, allow_unicode=True, sort_keys=False, width=1_000)
+    dataset = {"name": eval_set.name, "cases": cases}
+    return yaml.dump(dataset, Dumper=_ReadableDumper, allow_unicode=True, sort_keys=False, width=1_000)
 
 
-def to_jsonl(loaded: EvalSet) -> str:
-    """The cases, one JSON object on a line each."""
-    rows = (case.model_dump(mode="json", exclude={"input_file"}) for case in loaded.cases)
-    # Escaped: some of the characters that end a line in other programs may stand in a text.
+def to_jsonl(eval_set: EvalSet) -> str:
+    """The cases as JSON Lines."""
+    rows = (case.model_dump(mode="json", exclude={"input_file"}) for case in eval_set.cases)
+    # In ASCII, since a text may contain characters that end a line in other programs.
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def pick(value: Any, path: str) -> Any:
-    """What stands in a row under a column, or along a path with dots; a mark of its own where nothing does."""
-    place, _, kind = path.rpartition(":") if path.endswith(":json") else (path, "", "")
-    if isinstance(value, Mapping) and place in value:
-        found = value[place]
+def value_at(row: Any, path: str) -> Any:
+    """The value of a row at a column or dotted path, optionally parsed as JSON; `_MISSING` when there is none."""
+    location, _, parse_json = path.rpartition(":") if path.endswith(":json") else (path, "", "")
+    if isinstance(row, Mapping) and location in row:
+        value = row[location]
     else:
-        found = value
-        for part in place.split("."):
-            if not isinstance(found, Mapping) or part not in found:
+        value = row
+        for part in location.split("."):
+            if not isinstance(value, Mapping) or part not in value:
                 return _MISSING
-            found = found[part]
-    return json.loads(found) if kind and isinstance(found, str) and found.strip() else found
+            value = value[part]
+    return json.loads(value) if parse_json and isinstance(value, str) and value.strip() else value
 
 
 def slug(text: str) -> str:
-    """The text as a case's id, empty where nothing of it can be."""
-    ascii_ = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_).strip("-")[:80].strip("-")
+    """The text as a case's id; empty when none of its characters can be used."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:80].strip("-")
 
 
-class _Plain(yaml.SafeDumper):
-    """Writes every value out, since an alias hides content from readers, and texts of several lines as blocks."""
+class _ReadableDumper(yaml.SafeDumper):
+    """Writes texts of several lines as block scalars, and no aliases, which hide content from readers."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
 
-def _text(dumper: _Plain, text: str) -> yaml.Node:
-    # Left to itself PyYAML writes some of the rarer line ends so that they read back as others.
-    style = '"' if _RARE.search(text) else "|" if "\n" in text else None
+def _represent_text(dumper: _ReadableDumper, text: str) -> yaml.Node:
+    # In other styles, PyYAML does not read some unusual line endings back as they were.
+    style = '"' if _QUOTED.search(text) else "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
-_Plain.add_representer(str, _text)
+_ReadableDumper.add_representer(str, _represent_text)
 
 
-def _expected(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
-    whole = _read(row, "expect", columns)
-    expect = dict(whole) if isinstance(whole, Mapping) else {} if _is_nothing(whole) else {ANSWER: whole}
+def _read_expectations(row: SourceRow, columns: Mapping[str, str]) -> dict[str, Any]:
+    output = _read(row, "expect", columns)
+    expect = dict(output) if isinstance(output, Mapping) else {} if _is_empty(output) else {OUTPUT_FIELD: output}
     for field in columns:
-        if field.startswith("expect.") and not _is_nothing(found := _read(row, field, columns)):
-            expect[field.removeprefix("expect.")] = found
-    # A table has columns such as expect.order of its own.
-    for name, found in row.value.items():
-        if name.startswith("expect.") and name not in columns and not _is_nothing(found):
-            expect[name.removeprefix("expect.")] = found
+        if field.startswith("expect.") and not _is_empty(value := _read(row, field, columns)):
+            expect[field.removeprefix("expect.")] = value
+    # A table may have columns such as expect.order that need no mapping.
+    for name, value in row.value.items():
+        if name.startswith("expect.") and name not in columns and not _is_empty(value):
+            expect[name.removeprefix("expect.")] = value
     return expect
 
 
-def _is_nothing(found: Any) -> bool:
-    return found is _MISSING or found == ""
+def _is_empty(value: Any) -> bool:
+    return value is _MISSING or value == ""
 
 
-def _case(row: Row, columns: Mapping[str, str], layout: Layout, expect: dict[str, Any], taken: set[str]) -> Case:
-    asked, name, source, date, tags = (
+def _to_case(
+    row: SourceRow, columns: Mapping[str, str], options: ImportOptions, expect: dict[str, Any], used_ids: set[str]
+) -> Case:
+    case_input, name, source, date, tags = (
         _read(row, field, columns) for field in ("input", "id", "source", "date", "tags")
     )
-    if asked is _MISSING:
-        raise BadInput(f"{row.where}: no input at {columns['input']!r}; --map input=COLUMN says where it is")
-    first = (slug(str(name)) if not _is_nothing(name) and name is not None else "") or f"case-{len(taken) + 1}"
-    names = (first if n == 1 else f"{first[:76]}-{n}" for n in count(1))
-    split = re.split(r"[,;]", tags) if isinstance(tags, str) else tags
+    if case_input is _MISSING:
+        raise BadInput(f"{row.where}: no input at {columns['input']!r}; say where it is with --map input=COLUMN")
+    base = (slug(str(name)) if not _is_empty(name) and name is not None else "") or f"case-{len(used_ids) + 1}"
+    ids = (base if n == 1 else f"{base[:76]}-{n}" for n in count(1))
+    tag_list = re.split(r"[,;]", tags) if isinstance(tags, str) else tags
     try:
         return Case(
-            id=next(each for each in names if each not in taken),
-            input=asked if isinstance(asked, str) else json.dumps(asked, ensure_ascii=False),
+            id=next(case_id for case_id in ids if case_id not in used_ids),
+            input=case_input if isinstance(case_input, str) else json.dumps(case_input, ensure_ascii=False),
             expect=expect,
-            source=" ".join(str(source).split()) if source not in (_MISSING, "", None) else layout.source,
-            date=date if date not in (_MISSING, "", None) else layout.date,
-            tags=tuple(str(each).strip() for each in split if str(each).strip()) if isinstance(split, list) else (),
+            source=" ".join(str(source).split()) if source not in (_MISSING, "", None) else options.source,
+            date=date if date not in (_MISSING, "", None) else options.date,
+            tags=tuple(str(tag).strip() for tag in tag_list if str(tag).strip()) if isinstance(tag_list, list) else (),
         )
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
@@ -179,8 +190,8 @@ def _case(row: Row, columns: Mapping[str, str], layout: Layout, expect: dict[str
         raise BadInput(f"{row.where}: {field}: {problem['msg']}; correct it, or map another column") from error
 
 
-def _read(row: Row, field: str, columns: Mapping[str, str]) -> Any:
+def _read(row: SourceRow, field: str, columns: Mapping[str, str]) -> Any:
     try:
-        return pick(row.value, columns[field])
+        return value_at(row.value, columns[field])
     except ValueError as error:
         raise BadInput(f"{row.where}: {columns[field]}: not JSON ({error}); correct it, or leave :json out") from error

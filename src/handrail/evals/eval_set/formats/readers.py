@@ -1,4 +1,4 @@
-"""Files of other tools as rows, one for each case, with the place that a complaint names."""
+"""Reads files of other tools as rows, one per case, each with its file and line for error messages."""
 
 import csv
 import io
@@ -15,17 +15,18 @@ from handrail.kernel.errors import BadInput
 
 Format = Literal["pydantic-evals", "promptfoo", "csv", "jsonl"]
 
+_PROMPTFOO_INPUT = "vars as input"  # not a key that a test of promptfoo can have
 _OWN = {name: name for name in ("id", "input", "expect", "source", "date", "tags")}
 _METADATA = {name: f"metadata.{name}" for name in ("source", "date", "tags")}
 COLUMNS: dict[Format, dict[str, str]] = {
     "pydantic-evals": {"id": "name", "input": "inputs", "expect": "expected_output", **_METADATA},
-    "promptfoo": {"id": "description", "input": "asked", "expect": "equals", **_METADATA},
+    "promptfoo": {"id": "description", "input": _PROMPTFOO_INPUT, "expect": "equals", **_METADATA},
     "csv": _OWN,
     "jsonl": _OWN,
 }
-"""Where the fields of a case stand in a row of each format, unless the user maps them otherwise."""
+"""Where a row of each format has the fields of a case, unless the user maps them otherwise."""
 
-# What promptfoo's column __expected says before a colon; without one of them, the whole cell is the expected output.
+# The assertion types a cell of promptfoo's column __expected may start with; otherwise it is the expected output.
 _ASSERTION = re.compile(
     r"(?s)(?P<type>(?:not-)?(?:i?contains(?:-any|-all|-json)?|equals|i?starts-with|regex|is-[a-z-]+|similar|grade|"
     r"llm-rubric|javascript|fn|eval|python|cost|latency|levenshtein|classifier|webhook|factuality|answer-relevance|"
@@ -34,15 +35,15 @@ _ASSERTION = re.compile(
 
 
 @dataclass(frozen=True)
-class Row:
-    """A case as its file has it."""
+class SourceRow:
+    """A case as it is in its file; `where` is the file and line."""
 
     where: str
     value: Mapping[str, Any]
 
 
-def read_rows(path: Path, format_: Format, left_out: Counter[str]) -> Iterator[Row]:
-    """The rows of a file. What has no place in a row is counted in `left_out`. Raises BadInput, with the line."""
+def read_rows(path: Path, format_: Format, left_out: Counter[str]) -> Iterator[SourceRow]:
+    """The rows of a file; counts what cannot be imported in `left_out`. Raises BadInput, naming the line."""
     match format_:
         case "pydantic-evals":
             return _pydantic_evals(path, left_out)
@@ -55,21 +56,23 @@ def read_rows(path: Path, format_: Format, left_out: Counter[str]) -> Iterator[R
             return _jsonl(path)
 
 
-def _pydantic_evals(path: Path, left_out: Counter[str]) -> Iterator[Row]:
-    for where, case in _listed(path, "cases", left_out, ("evaluators", "report_evaluators")):
+def _pydantic_evals(path: Path, left_out: Counter[str]) -> Iterator[SourceRow]:
+    for where, case in _list_items(path, "cases", left_out, ("evaluators", "report_evaluators")):
         left_out["evaluators of cases"] += len(case.get("evaluators") or ())
-        yield Row(
+        yield SourceRow(
             where, {name: value for name, value in case.items() if value is not None or name == "expected_output"}
         )
 
 
-def _promptfoo(path: Path, left_out: Counter[str]) -> Iterator[Row]:
-    for where, test in _listed(path, "tests", left_out, ("defaultTest", "scenarios")):
+def _promptfoo(path: Path, left_out: Counter[str]) -> Iterator[SourceRow]:
+    for where, test in _list_items(path, "tests", left_out, ("defaultTest", "scenarios")):
         asserts = test.get("assert") or ()
-        yield Row(where, {**test, "assert": [each for each in asserts if isinstance(each, Mapping)]})
+        yield SourceRow(
+            where, {**test, "assert": [assertion for assertion in asserts if isinstance(assertion, Mapping)]}
+        )
 
 
-def _promptfoo_csv(path: Path) -> Iterator[Row]:
+def _promptfoo_csv(path: Path) -> Iterator[SourceRow]:
     for row in _csv(path):
         test: dict[str, Any] = {"vars": {}, "assert": [], "metadata": {}}
         for name, cell in row.value.items():
@@ -78,48 +81,49 @@ def _promptfoo_csv(path: Path) -> Iterator[Row]:
             elif name.startswith("__metadata:"):
                 test["metadata"][name.removeprefix("__metadata:").removesuffix("[]")] = cell
             elif re.fullmatch(r"__expected\d*", name) and cell:
-                said = _ASSERTION.fullmatch(cell)
-                kind, value = (said["type"], said["value"]) if said else ("equals", cell)
+                match = _ASSERTION.fullmatch(cell)
+                kind, value = (match["type"], match["value"]) if match else ("equals", cell)
                 test["assert"].append({"type": kind, "value": value})
             elif not name.startswith("__"):
                 test["vars"][name] = cell
-        yield Row(row.where, test)
+        yield SourceRow(row.where, test)
 
 
-def _with_equals(row: Row, left_out: Counter[str]) -> Row:
-    """A test with what its output has to equal; other assertions cannot be said as an expectation."""
+def _with_equals(row: SourceRow, left_out: Counter[str]) -> SourceRow:
+    """A test with the output it has to equal; other assertions cannot be expressed as an expectation."""
     test = dict(row.value)
-    for each in test.get("assert", ()):
-        if each.get("type") == "equals" and "equals" not in test:
-            test["equals"] = each.get("value")
+    for assertion in test.get("assert", ()):
+        if assertion.get("type") == "equals" and "equals" not in test:
+            test["equals"] = assertion.get("value")
         else:
-            left_out[f"assertions of type {each.get('type')}"] += 1
-    given = test.get("vars") or {}
-    test["asked"] = next(iter(given.values())) if isinstance(given, Mapping) and len(given) == 1 else given
-    return Row(row.where, test)
+            left_out[f"assertions of type {assertion.get('type')}"] += 1
+    variables = test.get("vars") or {}
+    only_one = isinstance(variables, Mapping) and len(variables) == 1
+    test[_PROMPTFOO_INPUT] = next(iter(variables.values())) if only_one else variables
+    return SourceRow(row.where, test)
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _csv(path: Path) -> Iterator[SourceRow]:
     reader = csv.reader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline=""), strict=True)
     try:
         header = next(reader, [])
         if len(set(header)) != len(header):
-            raise BadInput(f"{path}:1: a column stands twice in the header; give each its own name")
+            raise BadInput(f"{path}:1: the header has a column twice; give each its own name")
         line = reader.line_num + 1
         for cells in reader:
             if cells:
                 if len(cells) != len(header):
                     raise BadInput(
-                        f"{path}:{line}: {len(cells)} cells, and the header has {len(header)}; correct the row"
+                        f"{path}:{line}: {len(cells)} cells, but the header has {len(header)}; correct the row"
                     )
-                yield Row(f"{path}:{line}", dict(zip(header, cells, strict=True)))
+                yield SourceRow(f"{path}:{line}", dict(zip(header, cells, strict=True)))
             line = reader.line_num + 1
     except csv.Error as error:
         raise BadInput(f"{path}:{reader.line_num}: not valid CSV ({error}); correct that row") from error
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
-    # By "\n" only: a text in JSON may hold other characters that end a line elsewhere.
+def _jsonl(path: Path) -> Iterator[SourceRow]:
+    # Only "\n" ends a line: a text in JSON may contain characters that `splitlines` takes for line endings.
     for number, line in enumerate(read_text(path).removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
@@ -128,14 +132,17 @@ def _jsonl(path: Path) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:
             raise BadInput(f"{path}:{number}: not valid JSON ({error}); correct that line") from error
         if not isinstance(value, dict):
-            raise BadInput(f"{path}:{number}: {type(value).__name__} is no case; write one object on each line")
-        yield Row(f"{path}:{number}", value)
+            raise BadInput(f"{path}:{number}: {type(value).__name__} is not a case; write one object per line")
+        yield SourceRow(f"{path}:{number}", value)
 
 
-def _listed(
-    path: Path, key: str, left_out: Counter[str], beside: tuple[str, ...]
+def _list_items(
+    path: Path, key: str, left_out: Counter[str], unsupported: tuple[str, ...]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The mappings of the list under `key`, or of the file where that is a list itself, each with its place."""
+    """The mappings in the list under `key`, or in the file if that is itself a list, each with its file and line.
+
+    Entries of the `unsupported` keys are counted in `left_out`.
+    """
     if path.suffix.lower() == ".json":
         try:
             value: Any = json.loads(read_text(path))
@@ -145,19 +152,21 @@ def _listed(
     else:
         document = read_yaml(path)
         value, places = document.value, document
-    inside = isinstance(value, dict)
-    cases = value.get(key) if inside else value
+    under_key = isinstance(value, dict)
+    cases = value.get(key) if under_key else value
     if not isinstance(cases, list):
-        raise BadInput(f"{path}: no list of {key}; is it a file of another tool? --format says what it is")
-    for name in beside if inside else ():
+        raise BadInput(f"{path}: no list of {key}; if another tool wrote the file, give its format with --format")
+    for name in unsupported if under_key else ():
         left_out[name] += len(value.get(name) or ())
     for index, case in enumerate(cases):
         where = (
-            f"{path}:{places.line((key, index) if inside else (index,))}" if places else f"{path}: number {index + 1}"
+            f"{path}:{places.line((key, index) if under_key else (index,))}"
+            if places
+            else f"{path}: number {index + 1}"
         )
         if isinstance(case, str):
             left_out["references to other files"] += 1
         elif isinstance(case, dict):
             yield where, case
         else:
-            raise BadInput(f"{where}: {type(case).__name__} is no case; a mapping is")
+            raise BadInput(f"{where}: {type(case).__name__} is not a case; write a mapping")

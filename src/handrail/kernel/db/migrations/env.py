@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the steps on the connection that `handrail.kernel.schema` opened, inside its transaction."""
+"""Where Alembic starts: runs the migrations on the connection that `schema.py` opened, inside its transaction."""
 
 from alembic import context
 
