@@ -60,7 +60,7 @@ def input_bound(messages: Sequence[ModelMessage], parameters: ModelRequestParame
         parameters: Its tools, instructions and output format.
 
     Returns:
-        The bound, or None where there is none: for documents, audio, video and uploaded files, and for tools that run
+        The bound; None if there can be no bound: for documents, audio, video and uploaded files, and for tools that run
         at the provider, whose results are input too.
     """
     parts = (part for message in messages for part in message.parts)

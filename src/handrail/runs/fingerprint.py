@@ -64,7 +64,7 @@ def define_agent(
 
     Args:
         agent: The agent.
-        code: Functions that can change its answers, by role; None where there is none.
+        code: Functions that can change its answers, by role; None for a role that the agent does not use.
         policy: Numbers that can change its answers, by name.
     """
     # Private to Pydantic AI; tests/pydantic_ai pins these attributes at both ends of the supported range.
