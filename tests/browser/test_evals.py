@@ -19,6 +19,8 @@ from tests.browser.evals import Triage
 from tests.browser.seed import Desk, settings
 from tests.server.live_server import LiveServer, live_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def eval_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -86,7 +88,6 @@ def test_comparing_with_another_eval_run(page: Page) -> None:
     expect(page.get_by_text("newly passing 0")).to_be_visible()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_cut_off(page: Page, width: int) -> None:
     """On a phone and on a screen no page is wider than its window, and heading levels are not skipped."""

@@ -35,6 +35,7 @@ def test_the_overview_has_charts(page: Page) -> None:
     assert bar.evaluate("element => getComputedStyle(element).fill") != light
 
 
+@pytest.mark.slow
 def test_the_theme_is_remembered(page: Page) -> None:
     """The button switches from the system's theme to dark and then light, and other pages keep the choice."""
     page.goto("/")
@@ -51,6 +52,7 @@ def test_the_theme_is_remembered(page: Page) -> None:
     assert page.evaluate(background) == light
 
 
+@pytest.mark.slow
 def test_lists_by_keyboard(page: Page) -> None:
     """j and k move through a table, Enter opens, the focus is visible, and the first tab stop skips the menu."""
     page.goto("/runs")
@@ -65,6 +67,7 @@ def test_lists_by_keyboard(page: Page) -> None:
     expect(page).to_have_url(re.compile(r"/runs/run_\w+$"))
 
 
+@pytest.mark.slow
 def test_a_trace_by_keyboard(page: Page) -> None:
     """In the waterfall j, k and Enter show a span's payload; h folds its children, l unfolds them."""
     page.goto("/traces?order=duration")
@@ -116,6 +119,7 @@ def test_the_inbox(page: Page) -> None:
     expect(page.locator("[data-rows] tr")).to_have_count(waiting - 1)
 
 
+@pytest.mark.slow
 def test_search_and_order(page: Page) -> None:
     """Traces can be searched by part of their name and sorted by a column; / focuses the search."""
     page.goto("/traces")
