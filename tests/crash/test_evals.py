@@ -68,7 +68,7 @@ def kill_at_commits(first: int, step: int, concurrency: int, store: Callable[[],
     raise AssertionError
 
 
-@pytest.mark.parametrize("stores", ["sqlite", "postgres"], indirect=True)
+@pytest.mark.parametrize("stores", ["sqlite"], indirect=True)
 def test_killed_at_some_commits(stores: Callable[[], str]) -> None:
     """No reported trial is lost or repeated, each is stored once in the end, and the ledger is consistent."""
     assert kill_at_commits(1, 4, 3, stores) > 12
