@@ -27,7 +27,7 @@ demo: .venv/demo ## run the support-triage agent on sample customer messages
 test: .venv/dev ## run the tests that a change needs, in a few minutes
 	@$(BIN)/pytest $(PARALLEL) -m "not slow"
 
-slow: .venv/dev build/peers/made ## run the slow tests: a crash at every database commit, all browsers, fuzzing, other programs
+slow: .venv/dev build/peers/made ## run the slow tests: kills at every commit, most browser tests, API fuzzing, a real peer
 	@$(BIN)/pytest $(PARALLEL) -m slow
 
 soak: .venv/dev ## run every test with twenty times the generated examples; takes hours
