@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := anthropic,local,openai
-ALL := anthropic,evals,local,openai,postgres,server
+ALL := anthropic,local,openai,postgres,server
 RECORDED := src/handrail/examples/support_triage/evals/recorded.jsonl
 BASELINE := src/handrail/examples/support_triage/evals/baseline.jsonl
 # The model whose responses are recorded, whatever is configured where they are replayed.

@@ -17,6 +17,7 @@ from handrail import exceptions
 PUBLIC: dict[str, list[str]] = {
     "handrail": [
         "ActionUncertain",
+        "AgentCeilings",
         "Answered",
         "Approval",
         "AwaitingApproval",
@@ -126,6 +127,18 @@ PUBLIC: dict[str, list[str]] = {
         "trial",
     ],
     "handrail.testing": [
+        "Bill",
+        "Disconnect",
+        "EndsWithoutFinish",
+        "Hang",
+        "HtmlPage",
+        "HttpError",
+        "LoopbackProvider",
+        "RawBody",
+        "ReceivedRequest",
+        "Reply",
+        "ReplyToolCall",
+        "StreamError",
         "VirtualClock",
         "kill_at_commit",
         "sandbox",

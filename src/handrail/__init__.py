@@ -13,7 +13,7 @@ The names of this module, `handrail.evals`, `handrail.testing` and `handrail.pyt
 from importlib.metadata import version
 
 from .ceilings.decision import Refusal
-from .config.settings import Ceilings, ExportSettings, PriceOverride, Settings
+from .config.settings import AgentCeilings, Ceilings, ExportSettings, PriceOverride, Settings
 from .config.sources import load_settings
 from .exceptions import (
     ActionUncertain,
@@ -72,6 +72,7 @@ __version__ = version("handrail")
 
 __all__ = [
     "ActionUncertain",
+    "AgentCeilings",
     "Answered",
     "Approval",
     "AwaitingApproval",

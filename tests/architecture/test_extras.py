@@ -13,7 +13,6 @@ EXTRAS = [
     "fastapi",
     "huggingface_hub",
     "jinja2",
-    "jsonschema",
     "openai",
     "opentelemetry.proto",
     "psycopg",

@@ -47,8 +47,10 @@ def _limits(run: int = 1000, user: int | None = None, tenant: int | None = None)
     )
 
 
-def _request(input_tokens: int | None = 10, output_tokens: int = 20, price: PriceBound | None = _price) -> HoldRequest:
-    return HoldRequest("r-1", "u-1", "acme", input_tokens, output_tokens, price)
+def _request(
+    input_tokens: int = 10, output_tokens: int = 20, price: PriceBound | None = _price, unbounded: tuple[str, ...] = ()
+) -> HoldRequest:
+    return HoldRequest("r-1", "u-1", "acme", input_tokens, output_tokens, price, unbounded)
 
 
 def _refused(decided: Amount | Refusal) -> Refusal:
@@ -56,7 +58,13 @@ def _refused(decided: Amount | Refusal) -> Refusal:
     return decided
 
 
-REQUESTS = st.builds(_request, st.none() | COUNTS, st.integers(1, 300), st.sampled_from([_price, _free, None]))
+REQUESTS = st.builds(
+    _request,
+    COUNTS,
+    st.integers(1, 300),
+    st.sampled_from([_price, _free, None]),
+    st.sampled_from([(), ("extra_body.n",)]),
+)
 
 
 @given(REQUESTS, st.fixed_dictionaries({"run": ACCOUNTS, "user": ACCOUNTS, "tenant": ACCOUNTS}), LIMITS)
@@ -88,7 +96,7 @@ def test_a_refused_request_does_not_fit(
         assert decided.fits == 0
     else:
         assert decided.requested is None or decided.requested > decided.fits
-    assert (decided.resets_at is None) == (decided.scope in ("run", "price"))
+    assert (decided.resets_at is None) == (decided.scope in ("run", "price", "unbounded"))
     assert str(decided)
 
 
@@ -114,10 +122,30 @@ def test_input_that_does_not_fit_is_a_refusal() -> None:
     )
 
 
-def test_input_without_a_bound_is_a_refusal() -> None:
-    """Input without an upper bound is refused."""
-    refusal = _refused(decide_hold(_request(input_tokens=None), EMPTY, _limits(), WINDOWS))
-    assert (refusal.scope, refusal.unit, refusal.requested, refusal.fits) == ("run", "input_tokens", None, 1000)
+@pytest.mark.parametrize("limits", [_limits(user=10**9), _limits(tenant=10**9)])
+def test_a_cost_without_a_bound_is_refused_under_a_ceiling_on_money(limits: Limits) -> None:
+    """A request that may cost any amount is refused, with what makes it so, even if much is left."""
+    refusal = _refused(decide_hold(_request(unbounded=("extra_body.n", "a document")), EMPTY, limits, WINDOWS))
+    assert refusal == Refusal.of_unbounded(("extra_body.n", "a document"))
+    assert (refusal.scope, refusal.resets_at) == ("unbounded", None)
+    assert str(refusal) == (
+        "unbounded: a request with extra_body.n, a document can cost any amount, and there is a ceiling on money; "
+        'send it without, or set unbounded = "allow" under [ceilings.agents.NAME]'
+    )
+
+
+def test_a_cost_without_a_bound_is_admitted_where_nothing_can_be_spent_above_a_ceiling() -> None:
+    """A request that may cost any amount is admitted if there is no ceiling on money, or if its model costs nothing."""
+    unbounded = ("native tool web_search",)
+    assert decide_hold(_request(unbounded=unbounded), EMPTY, _limits(), WINDOWS) == Amount(NanoUsd(50), 10, 20)
+    free = _request(price=_free, unbounded=unbounded)
+    assert decide_hold(free, EMPTY, _limits(user=1, tenant=1), WINDOWS) == Amount(ZERO, 10, 20)
+
+
+def test_an_unknown_price_is_named_before_a_cost_without_a_bound() -> None:
+    """A model without a price is refused for that first, since nothing about the request would help."""
+    request = _request(price=None, unbounded=("extra_body.n",))
+    assert _refused(decide_hold(request, EMPTY, _limits(user=1), WINDOWS)).scope == "price"
 
 
 @pytest.mark.parametrize(("user", "scope"), [(49, "user"), (50, None)])
@@ -173,8 +201,8 @@ def test_a_budget_of_zero_admits_free_models_only() -> None:
     assert isinstance(decide_hold(_request(), EMPTY, _limits(user=0), WINDOWS), Refusal)
 
 
-@pytest.mark.parametrize(("input_tokens", "output_tokens"), [(-1, 1), (0, 0), (None, 0)])
-def test_a_negative_or_empty_hold_is_rejected(input_tokens: int | None, output_tokens: int) -> None:
+@pytest.mark.parametrize(("input_tokens", "output_tokens"), [(-1, 1), (0, 0)])
+def test_a_negative_or_empty_hold_is_rejected(input_tokens: int, output_tokens: int) -> None:
     """Negative token counts and an empty output raise BadInput."""
     with pytest.raises(BadInput, match="output 1 or more"):
         _request(input_tokens, output_tokens)
@@ -190,8 +218,8 @@ def test_a_refusal_states_its_arithmetic() -> None:
         "tenant: $5.00 requested, $2.00 left ($120.00 less $110.00 spent and $8.00 held); "
         "it resets at 2026-04-01T00:00:00+00:00"
     )
-    assert str(decide_hold(_request(None), EMPTY, _limits(), WINDOWS)) == (
-        "run: an unknown amount requested, 1,000 input tokens left "
+    assert str(decide_hold(_request(2000), EMPTY, _limits(), WINDOWS)) == (
+        "run: 2,000 input tokens requested, 1,000 input tokens left "
         "(1,000 input tokens less 0 input tokens spent and 0 input tokens held); it does not reset"
     )
 

@@ -29,7 +29,7 @@ def be_unavailable(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResp
     raise ModelAPIError("tiny", "no answer")
 
 
-def raise_bug(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+def raise_bug() -> str:
     raise TypeError("a bug in the agent")
 
 
@@ -66,7 +66,7 @@ echo_evals = EvalSpec(agent=echo, cases=cases, observe=observe)
 silent = govern(Agent(FunctionModel(block_unless_hello)), name="silent")
 silent_evals = EvalSpec(agent=silent, cases=cases, observe=observe)
 down = govern(Agent(FunctionModel(be_unavailable)), name="down")
-wrong = govern(Agent(FunctionModel(raise_bug)), name="wrong")
+wrong = govern(Agent(FunctionModel(repeat), instructions=raise_bug), name="wrong")
 payer = govern(
     Agent(FunctionModel(call_refund), tools=[tool(refund, effect="irreversible", approver="role:lead")]), name="payer"
 )

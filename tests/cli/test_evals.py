@@ -40,7 +40,7 @@ def sort(messages, info):
     return ModelResponse([TextPart(next((category for word, category in rules.items() if word in message), "other"))])
 
 
-def fail(messages, info):
+def fail():
     raise TypeError("a bug in the agent")
 
 
@@ -50,7 +50,7 @@ def observe(outcome):
 
 sorter = govern(Agent(FunctionModel(sort), instructions=PROMPT), name="sorter")
 sorter_evals = EvalSpec(agent=sorter, cases=HERE / "cases.yaml", observe=observe)
-buggy = govern(Agent(FunctionModel(fail), instructions=PROMPT), name="buggy")
+buggy = govern(Agent(FunctionModel(sort), instructions=[PROMPT, fail]), name="buggy")
 buggy_evals = EvalSpec(agent=buggy, cases=HERE / "cases.yaml", observe=observe)
 '''
 CASES = """\

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from handrail.config.settings import Ceilings, PriceOverride, Settings
+from handrail.config.settings import AgentCeilings, Ceilings, PriceOverride, Settings
 from handrail.config.sources import load_settings
 from handrail.kernel.errors import BadSettings
 
@@ -188,6 +188,29 @@ def test_ceilings_and_roles_are_tables(tmp_path: Path) -> None:
     settings = load(tmp_path, toml, {"HANDRAIL_CEILINGS__TENANT_MONTH": "300"})
     assert settings.ceilings == Ceilings(user_day=Decimal("2.50"), tenant_month=Decimal(300), time_zone="Europe/Berlin")
     assert settings.roles == {"support-lead": ("mia", "tom")}
+
+
+def test_ceilings_of_single_agents(tmp_path: Path) -> None:
+    """What cannot be bounded is allowed for agents by name, in the file or the environment, and refused for others."""
+    toml = '[ceilings.agents.support]\nunbounded = "allow"\n'
+    ceilings = load(tmp_path, toml, {"HANDRAIL_CEILINGS__AGENTS__SEARCH__UNBOUNDED": "allow"}).ceilings
+    assert ceilings.agents == {"support": AgentCeilings(unbounded="allow"), "search": AgentCeilings(unbounded="allow")}
+    assert AgentCeilings().unbounded == "refuse"
+
+
+@pytest.mark.parametrize(
+    ("toml", "problem"),
+    [
+        ('[ceilings.agents.a]\nunbounded = "yes"', "ceilings.agents.a.unbounded: expected 'refuse' or 'allow'"),
+        ("[ceilings.agents.a]\nunbound = true", "ceilings.agents.a.unbound: unknown; did you mean unbounded?"),
+        ("[ceilings.agents.a]\nqqq = true", "ceilings.agents.a.qqq: unknown; there are unbounded"),
+        ('[ceilings.agents]\na = "allow"', "ceilings.agents.a: expected a valid"),
+        ('[export]\nendpont = "x"', "export.endpont: unknown; did you mean endpoint?"),
+    ],
+)
+def test_an_invalid_ceiling_of_an_agent_is_named(tmp_path: Path, toml: str, problem: str) -> None:
+    """A wrong value or key in a table within a table is named with its whole path and what would be valid."""
+    assert problem in refusal(tmp_path, toml)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydantic_ai import Agent, RunContext
-from pydantic_ai.exceptions import ModelHTTPError, UnexpectedModelBehavior
+from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RequestUsage
@@ -81,6 +81,12 @@ def observe(outcome: Outcome[str]) -> Mapping[str, Any]:
 def echo_spec(cases: Path, model: Any = echo, make_deps: Any = None, **options: Any) -> EvalSpec[Any, str]:
     agent: Agent[Any, str] = Agent(FunctionModel(model, model_name="echo"), **options)
     return EvalSpec(agent=govern(agent, name="echo"), cases=cases, observe=observe, deps=make_deps)
+
+
+def validated_spec(cases: Path, model: Any, validator: Callable[..., str]) -> EvalSpec[Any, str]:
+    agent: Agent[Any, str] = Agent(FunctionModel(model, model_name="echo"))
+    agent.output_validator(validator)
+    return EvalSpec(agent=govern(agent, name="echo"), cases=cases, observe=observe)
 
 
 async def stored(runtime: Runtime) -> tuple[Any, list[Trial]]:
@@ -175,13 +181,13 @@ async def test_a_trial_timeout(runtime: Runtime, cases: Path, kind: str) -> None
 async def test_a_bug_stops_an_eval_run(runtime: Runtime, cases: Path) -> None:
     """A programming error in the agent propagates from the eval run, and the trials before it are kept."""
 
-    def buggy(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        if prompt_of(messages) == "two":
+    def buggy(ctx: RunContext[object], output: str) -> str:
+        if ctx.prompt == "two":
             raise TypeError("wrong")
-        return echo(messages, info)
+        return output
 
     with pytest.raises(TypeError, match="wrong"):
-        await run_evals(runtime, echo_spec(cases, buggy))
+        await run_evals(runtime, validated_spec(cases, echo, buggy))
     view, trials = await stored(runtime)
     assert view.ended_at is None
     assert [trial.case_id for trial in trials] == ["c"]
@@ -191,7 +197,7 @@ async def test_a_failed_run_is_a_trial(runtime: Runtime, cases: Path) -> None:
     """A run that fails is a trial in which no field matches."""
 
     def lost(_messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
-        raise UnexpectedModelBehavior("lost")
+        return ModelResponse([ToolCallPart("no_such_tool")])
 
     report = await run_evals(runtime, echo_spec(cases, lost))
     assert report.score is not None
@@ -286,13 +292,16 @@ async def test_resuming(runtime: Runtime, cases: Path) -> None:
     stop = True
     prompts: list[str] = []
 
-    def stopping(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    def noting(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         prompts.append(prompt_of(messages))
-        if stop and prompt_of(messages) == "three":
-            raise TypeError("stopped")
         return echo(messages, info)
 
-    spec = echo_spec(cases, stopping)
+    def stopping(ctx: RunContext[object], output: str) -> str:
+        if stop and ctx.prompt == "three":
+            raise TypeError("stopped")
+        return output
+
+    spec = validated_spec(cases, noting, stopping)
     with pytest.raises(TypeError):
         await run_evals(runtime, spec, trials=2)
     view, kept = await stored(runtime)

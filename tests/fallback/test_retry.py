@@ -23,11 +23,20 @@ def rejected(value: object) -> ValidationError:
 
 
 def test_the_first_malformed_answer_is_retried() -> None:
-    """The first malformed answer gets the retry, whose instruction can be taken once."""
-    retry = OneRetry()
-    retry.grant("validate output", rejected({"number": "x"}))
-    assert (retry.take_instruction() or "").startswith("Your last answer was rejected")
-    assert retry.take_instruction() is None
+    """The first malformed answer gets the retry, with an instruction for the request that repeats it."""
+    retry, first, second = OneRetry(), object(), object()
+    retry.reject(first, "validate output", rejected({"number": "x"}))
+    assert (retry.instruction_after(first) or "").startswith("Your last answer was rejected")
+    assert retry.instruction_after(second) is None
+    assert retry.used == 1
+
+
+def test_several_mistakes_in_one_response() -> None:
+    """All mistakes of one response use the retry once."""
+    retry, response = OneRetry(), object()
+    for _ in range(3):
+        retry.reject(response, "find the tool")
+    assert retry.used == 1
 
 
 @given(st.lists(st.booleans(), max_size=20))
@@ -35,19 +44,20 @@ def test_success_does_not_reset_the_retry(validity: list[bool]) -> None:
     """The second malformed answer of a run is the last, with any number of valid ones in between."""
     retry = OneRetry()
     for index, valid in enumerate(validity):
+        response = object()
         if valid:
-            retry.take_instruction()
+            assert retry.instruction_after(response) is None
         elif validity[:index].count(False) < MAX_RETRIES:
-            retry.grant("validate output", ModelRetry("no"))
+            retry.reject(response, "validate output", ModelRetry("no"))
         else:
             with pytest.raises(MalformedTwice):
-                retry.grant("validate output", ModelRetry("no"))
+                retry.reject(response, "validate output", ModelRetry("no"))
 
 
 def test_a_resumed_run() -> None:
     """A retry that was used before a run was resumed is not available after it."""
     with pytest.raises(MalformedTwice, match="validate find: no"):
-        OneRetry(used=1).grant("validate find", ModelRetry("no"))
+        OneRetry(used=1).reject(object(), "validate find", ModelRetry("no"))
 
 
 @given(st.text(string.ascii_uppercase, min_size=12, max_size=40))

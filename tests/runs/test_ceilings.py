@@ -210,15 +210,34 @@ def _refused_connection() -> Exception:
 @pytest.mark.parametrize(
     ("fault", "paid"),
     [
-        (ModelHTTPError(503, MODEL), False),
+        (ModelHTTPError(400, MODEL), False),
+        (ModelHTTPError(429, MODEL), False),
+        (ModelHTTPError(408, MODEL), True),
+        (ModelHTTPError(499, MODEL), True),
+        (ModelHTTPError(503, MODEL), True),
+        (ModelHTTPError(504, MODEL), True),
+        (ModelHTTPError(524, MODEL), True),
+        (ModelHTTPError(200, MODEL, {"error": "overloaded"}), True),
         (_refused_connection(), False),
         (ModelTimeoutError(MODEL, "too slow"), True),
         (ModelConnectionError(MODEL, "connection reset"), True),
     ],
-    ids=["rejected", "never sent", "too slow", "cut off"],
+    ids=[
+        "rejected",
+        "too many",
+        "gave up",
+        "left",
+        "down",
+        "gateway",
+        "proxy",
+        "in a 200",
+        "unsent",
+        "slow",
+        "cut off",
+    ],
 )
 async def test_a_request_without_an_answer(open_runtime: Any, fault: Exception, paid: bool) -> None:
-    """A request that was rejected or never sent costs nothing; one with an unknown end costs what was held."""
+    """A request that was turned down or never sent costs nothing; one with an unknown end costs what was held."""
     agent, _ = agent_of(fault, model_settings={"max_tokens": 100})
     with use_runtime(open_runtime()) as runtime:
         outcome = await agent.run("hi", user="u")

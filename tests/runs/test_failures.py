@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic_ai import Agent, ModelRetry
-from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
+from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError, UserError
 from pydantic_ai.messages import ModelResponse
 
 from handrail import Answered, Failed, FellBack, Outcome, OutcomeNotStored, RunRequest, Runtime, govern, tool
@@ -208,11 +208,14 @@ async def test_a_bug_in_a_tool(runtime: Runtime) -> None:
     assert {span.kind: span.error_type for span in spans} == {"agent": "TypeError", "model": None, "tool": "TypeError"}
 
 
-async def test_a_bug_in_a_model(runtime: Runtime) -> None:
-    """A programming error in a model propagates and is recorded."""
-    with pytest.raises(AttributeError):
-        await governed(Script(AttributeError("wrong")), zero).run("hi", user="u")
-    assert (await only_run(runtime)).fault == "bug"
+@pytest.mark.parametrize("error", [AttributeError("choices"), IndexError("0"), UserError("x"), AssertionError("y")])
+async def test_nonsense_from_a_model(runtime: Runtime, error: Exception) -> None:
+    """Whatever a request to a model raises is the model's fault, and the fallback answers."""
+    outcome = await governed(Script(error), zero).run("hi", user="u")
+    assert isinstance(outcome, FellBack)
+    assert outcome.fault.code == "model_unavailable"
+    assert type(error).__name__ in outcome.fault.detail
+    assert (await only_run(runtime)).path == "fallback"
 
 
 async def test_cancellation(runtime: Runtime) -> None:

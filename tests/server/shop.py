@@ -57,6 +57,8 @@ class Shop:
 
     def find_order(self, number: int) -> str:
         """An order's state."""
+        if number == 0:
+            raise TypeError("a bug in the agent")
         return f"order {number}: <script>alert(1)</script>"
 
     def refund(self, order: int, reason: str) -> str:
@@ -71,7 +73,7 @@ class Shop:
         if "down" in prompt:
             raise ModelAPIError(MODEL, "no answer")
         if "bug" in prompt:
-            raise TypeError("a bug in the agent")
+            return _reply(ToolCallPart("find_order", {"number": 0}))
         if "refund" in prompt and not returned:
             return _reply(ToolCallPart("refund", {"order": 1042, "reason": prompt}))
         if "order" in prompt and not returned:

@@ -117,7 +117,12 @@ async def test_a_run_that_was_resumed_by_hand(runtime: Runtime) -> None:
 
 async def test_a_bug_in_the_agent(runtime: Runtime, clock: VirtualClock) -> None:
     """A programming error ends the run; the job keeps the error, and is done at its next attempt."""
-    shop = Shop(runtime, TypeError("wrong"))
+    shop = Shop(runtime)
+
+    @shop.agent.agent.output_validator
+    def check(_output: str) -> str:
+        raise TypeError("wrong")
+
     paused = await shop.approve_refund()
     results: list[JobResult] = []
     await run_due_jobs(runtime, shop.find, results.append)

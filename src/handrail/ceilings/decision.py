@@ -7,7 +7,7 @@ requests under way turn out to cost.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 from handrail.kernel.errors import BadInput
 from handrail.kernel.money import ZERO, NanoUsd, format_usd
@@ -25,9 +25,10 @@ class HoldRequest:
     """A model request that somebody wants to make.
 
     Attributes:
-        input_tokens: An upper bound for this request; None where it has none.
+        input_tokens: An upper bound for this request, but for what is `unbounded`.
         output_tokens: The most that the request would like.
         price: None where nobody knows the model's price.
+        unbounded: The names of what can cost more than the price of these tokens; empty if the operator allows it.
 
     Raises:
         BadInput: For less than 0 input tokens or 1 output token.
@@ -36,15 +37,16 @@ class HoldRequest:
     run_id: str
     user: str
     tenant: str
-    input_tokens: int | None
+    input_tokens: int
     output_tokens: int
     price: PriceBound | None
+    unbounded: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.output_tokens < 1 or (self.input_tokens is not None and self.input_tokens < 0):
+        if self.output_tokens < 1 or self.input_tokens < 0:
             raise BadInput(
                 f"run {self.run_id}: cannot hold {self.input_tokens} input and {self.output_tokens} output tokens; "
-                "input must be 0 or more (None for unknown), output 1 or more"
+                "input must be 0 or more, output 1 or more"
             )
 
 
@@ -67,12 +69,13 @@ class Refusal:
 
     Attributes:
         limit: Where the ceiling stops requests (its cutoff).
-        requested: What did not fit; None where it is unknown (input without a bound, a price that nobody knows).
+        requested: What did not fit; None where it is unknown (a cost without a bound, a price that nobody knows).
         fits: What would still fit now; `held` becomes available as soon as the requests under way are settled.
-        resets_at: None where the ceiling does not reset (run, price).
+        resets_at: None where the ceiling does not reset (run, price, unbounded).
+        unbounded: What makes the cost of the request impossible to bound, by name; empty for all other scopes.
     """
 
-    scope: Literal["run", "user", "tenant", "price"]
+    scope: Literal["run", "user", "tenant", "price", "unbounded"]
     unit: Literal["usd", "input_tokens", "output_tokens"]
     limit: int
     spent: int
@@ -80,15 +83,26 @@ class Refusal:
     requested: int | None
     fits: int
     resets_at: datetime | None
+    unbounded: tuple[str, ...] = ()
+
+    @classmethod
+    def of_unbounded(cls, names: tuple[str, ...]) -> Self:
+        """The refusal of a request whose cost cannot be bounded, because of what `names` says."""
+        return cls("unbounded", "usd", 0, spent=0, held=0, requested=None, fits=0, resets_at=None, unbounded=names)
 
     def __str__(self) -> str:
-        """The arithmetic in one line, for engineers."""
+        """What was refused and why in one line, for engineers."""
         if self.scope == "price":
             return "price: this model has no known price, and there is a ceiling on money; set one under [prices]"
-        requested = "an unknown amount" if self.requested is None else self._format(self.requested)
+        if self.scope == "unbounded":
+            return (
+                f"unbounded: a request with {', '.join(self.unbounded)} can cost any amount, and there is a ceiling on "
+                'money; send it without, or set unbounded = "allow" under [ceilings.agents.NAME]'
+            )
+        assert self.requested is not None
         resets = "it does not reset" if self.resets_at is None else f"it resets at {self.resets_at.isoformat()}"
         return (
-            f"{self.scope}: {requested} requested, {self._format(self.fits)} left "
+            f"{self.scope}: {self._format(self.requested)} requested, {self._format(self.fits)} left "
             f"({self._format(self.limit)} less {self._format(self.spent)} spent and {self._format(self.held)} held); "
             f"{resets}"
         )
@@ -106,7 +120,8 @@ def decide_hold(
     """Decides what to hold for a request.
 
     The output is cut to what the run has left. Money is never cut to fit: a hold below the worst case would let the
-    request cost more than was held. Where no money is left, only models that cost nothing are admitted.
+    request cost more than was held. Where no money is left, only models that cost nothing are admitted. A request that
+    may cost more than any bound is refused under a ceiling on money, unless its model costs nothing.
 
     Args:
         request: Whose request it is, and how large.
@@ -120,17 +135,20 @@ def decide_hold(
     run = accounts["run"].taken
     input_left = max(limits.run_input_tokens - run.input_tokens, 0)
     output_left = max(limits.run_output_tokens - run.output_tokens, 0)
-    if request.input_tokens is None or request.input_tokens > input_left:
+    if request.input_tokens > input_left:
         return _run_refusal("input_tokens", limits.run_input_tokens, accounts["run"], request.input_tokens)
     if output_left < 1:
         return _run_refusal("output_tokens", limits.run_output_tokens, accounts["run"], request.output_tokens)
     granted = min(request.output_tokens, output_left)
+    is_capped = limits.user_day is not None or limits.tenant_month is not None
     if request.price is not None:
         cost = request.price(request.input_tokens, granted)
-    elif limits.user_day is None and limits.tenant_month is None:
-        cost = ZERO
-    else:
+    elif is_capped:
         return Refusal("price", "usd", limit=0, spent=0, held=0, requested=None, fits=0, resets_at=None)
+    else:
+        cost = ZERO
+    if request.unbounded and is_capped and cost > ZERO:
+        return Refusal.of_unbounded(request.unbounded)
     refusals = list(_money_refusals(cost, accounts, limits, windows))
     if refusals:
         return max(refusals, key=_reset)
@@ -138,7 +156,7 @@ def decide_hold(
 
 
 def _run_refusal(
-    unit: Literal["input_tokens", "output_tokens"], limit: int, account: Account, requested: int | None
+    unit: Literal["input_tokens", "output_tokens"], limit: int, account: Account, requested: int
 ) -> Refusal:
     spent, held = getattr(account.spent, unit), getattr(account.held, unit)
     return Refusal("run", unit, limit, spent, held, requested, max(limit - spent - held, 0), None)

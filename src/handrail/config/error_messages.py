@@ -14,18 +14,19 @@ from pydantic_settings import SettingsError
 from .settings import ENV_PREFIX, Settings
 
 
-def _entry_keys(annotation: Any) -> Sequence[str] | None:
-    """The keys that a table or its entries may have, empty where any key is allowed; None for what is not a table."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return sorted(candidate.model_fields)
-    return () if get_origin(annotation) is dict else None
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The model that a setting is, or that the entries of a table are."""
+    candidates = (annotation, *get_args(annotation))
+    return next((model for model in candidates if isinstance(model, type) and issubclass(model, BaseModel)), None)
 
 
 KEYS = sorted(Settings.model_fields.keys() - {"base"})
-_TABLES: Mapping[str, Sequence[str]] = {
-    key: entry_keys for key in KEYS if (entry_keys := _entry_keys(Settings.model_fields[key].annotation)) is not None
-}
+_TABLES = frozenset(
+    key
+    for key in KEYS
+    for annotation in [Settings.model_fields[key].annotation]
+    if get_origin(annotation) is dict or _model_of(annotation) is not None
+)
 
 
 def is_setting(variable: str) -> bool:
@@ -75,15 +76,27 @@ def invalid_values(
 
 
 def _describe(details: ErrorDetails) -> str:
-    table, *inner = (str(part) for part in details["loc"])
+    *tables, key = (str(part) for part in details["loc"])
     match details["type"]:
         case "extra_forbidden":
-            return f"unknown{_suggest(inner[-1], _TABLES[table]) if inner else _suggest(table, KEYS)}"
+            return f"unknown{_suggest(key, _keys_in(tables))}"
         case "path_type":
             return "expected a path"
         case _:
             message = details["msg"].removeprefix("Value error, ")
             return message.replace("Input should be", "expected").replace("Field", "this key is")
+
+
+def _keys_in(tables: Sequence[str]) -> Sequence[str]:
+    """The keys of the table at a path."""
+    annotation: Any = Settings
+    for table in tables:
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        elif model := _model_of(annotation):
+            annotation = model.model_fields[table].annotation
+    model = _model_of(annotation)
+    return KEYS if model in (Settings, None) else sorted(model.model_fields)
 
 
 def _suggest(name: str, known: Sequence[str], prefix: str = "") -> str:

@@ -20,21 +20,32 @@ additional_sources: ContextVar[Sequence[PydanticBaseSettingsSource]] = ContextVa
 """Sources that `Settings(...)` reads after its arguments, highest priority first; empty outside `load_settings`."""
 
 Dollars = Annotated[Decimal, Field(ge=0)]
+Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 
 
 class PriceOverride(BaseModel):
-    """A model's prices in dollars per million tokens. A cache price that is left out is the input price."""
+    """A model's prices: of tokens in dollars per million, of requests and searches in dollars for each.
+
+    They are the prices of every service tier. A cache price that is left out is the input price; that of the one-hour
+    cache is `cache_write`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    input: Dollars
+    input: Price
     """Input tokens."""
-    output: Dollars
-    """Output tokens."""
-    cache_read: Dollars | None = None
+    output: Price
+    """Output tokens, reasoning included."""
+    cache_read: Price | None = None
     """Input tokens read from the provider's cache."""
-    cache_write: Dollars | None = None
+    cache_write: Price | None = None
     """Input tokens written to the provider's cache."""
+    cache_write_1h: Price | None = None
+    """Input tokens written to the provider's cache for an hour."""
+    request: Price = Decimal(0)
+    """One request, whatever its tokens."""
+    search: Price = Decimal(0)
+    """One web search by the provider."""
 
 
 def _time_zone(name: str) -> str:
@@ -43,6 +54,16 @@ def _time_zone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError("expected a time zone of the IANA database, such as Europe/Berlin") from None
     return name
+
+
+class AgentCeilings(BaseModel):
+    """What the ceilings make of one agent's requests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    unbounded: Literal["refuse", "allow"] = "refuse"
+    """`allow` sends requests whose cost cannot be bounded, such as those with a provider's own web search. They may
+    cost more than a ceiling leaves."""
 
 
 class Ceilings(BaseModel):
@@ -63,6 +84,8 @@ class Ceilings(BaseModel):
     """Dollars that one tenant's runs may cost in a month."""
     time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     """A name of the IANA database, such as Europe/Berlin."""
+    agents: dict[str, AgentCeilings] = {}
+    """What is different for single agents, by name."""
 
 
 def _http_url(url: str) -> str:

@@ -17,7 +17,7 @@ class MalformedTwice(Exception):
 
 
 class OneRetry:
-    """The one retry of a run.
+    """The one retry of a run, however many mistakes a response has, and whichever agent of the run made it.
 
     Args:
         used: The retries that the run used before it was resumed.
@@ -25,30 +25,34 @@ class OneRetry:
 
     def __init__(self, used: int = 0) -> None:
         self.used = used
-        self._instruction: str | None = None
+        self._response: object = None
+        self._instruction = ""
 
-    def grant(self, check: str, error: Exception) -> None:
-        """Grants the retry, with a stricter instruction ready for `take_instruction`.
+    def reject(self, response: object, check: str, error: Exception | None = None) -> None:
+        """Uses the retry for a malformed response; a second mistake in the same response uses nothing more.
 
         Args:
+            response: Identifies the response, by identity.
             check: What was checked, such as `validate output`.
-            error: Why it was rejected.
+            error: Why it was rejected, if an exception says so.
 
         Raises:
-            MalformedTwice: The retry is already used.
+            MalformedTwice: The retry was used for an earlier response.
         """
+        if response is self._response:
+            return
         if self.used == MAX_RETRIES:
-            raise MalformedTwice(f"{check}: {error}") from error
+            raise MalformedTwice(f"{check}: {_reason(error)}") from error
         self.used += 1
+        self._response = response
         self._instruction = stricter_instruction(check, error)
 
-    def take_instruction(self) -> str | None:
-        """Returns the stricter instruction once, for the request that is the retry; None for every other request."""
-        instruction, self._instruction = self._instruction, None
-        return instruction
+    def instruction_after(self, response: object) -> str | None:
+        """The stricter instruction for the request that repeats `response`; None if that was not malformed."""
+        return self._instruction if response is self._response else None
 
 
-def stricter_instruction(check: str, error: Exception) -> str:
+def stricter_instruction(check: str, error: Exception | None) -> str:
     """The instruction that is added to the request that is the retry.
 
     The text becomes part of the agent's instructions. It therefore names kinds of errors only and repeats nothing that
@@ -62,7 +66,17 @@ def stricter_instruction(check: str, error: Exception) -> str:
     )
 
 
-def _error_kinds(error: Exception) -> str:
+def _reason(error: Exception | None) -> str:
+    """Why a response was rejected, without the values that it had."""
+    if error is None:
+        return "the model gave no usable answer"
+    if not isinstance(error, ValidationError):
+        return str(error)
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'the answer'}: {detail['msg']}" for detail in details)
+
+
+def _error_kinds(error: Exception | None) -> str:
     if not isinstance(error, ValidationError):
         return ""
     details = error.errors(include_url=False, include_context=False, include_input=False)

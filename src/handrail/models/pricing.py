@@ -1,25 +1,31 @@
-"""The cost of model requests, by the operator's price overrides or genai-prices' table, in nano-dollars rounded up.
+"""The price of a model request, decided once, when the request is held, in nano-dollars rounded up.
 
-A price of None is unknown: a ceiling on money then refuses the request.
+Prices are the operator's own or genai-prices'. The response only decides which of them applied, such as that of its
+service tier. An unknown price is None: a ceiling on money then refuses the request.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
 from genai_prices import Usage, calc_price
-from genai_prices.types import ModelPrice, TieredPrices
+from genai_prices.types import ModelPrice
 from pydantic_ai.usage import RequestUsage
 
 from handrail.config.settings import PriceOverride
 from handrail.kernel.money import NanoUsd, nano_usd
 
+from .rates import CostBound, Levels, RateCard, cost_bound, is_bounded, price_levels, rate_card
+from .requested import STANDARD_TIERS, TIER, RequestedPricing, requested_pricing
+from .token_counts import usage_counts
+
 # The last two are Pydantic AI's function and test models.
 FREE_PROVIDERS = frozenset({"builtin", "ollama", "function", "test"})
-_PER_MILLION = Decimal(1_000_000)
+MODALITIES = frozenset({"text", "image", "audio", "video"})
+"""What the input of a request can be."""
 # Providers whose name in Pydantic AI differs from the one in the price table.
 _TABLE_NAMES = {
     "openai-chat": "openai",
@@ -27,113 +33,176 @@ _TABLE_NAMES = {
     "google-gla": "google",
     "google-vertex": "google",
 }
+# Google Cloud reports what a request ran as under a name of its own.
+_TRAFFIC_TIERS = {
+    "ON_DEMAND": "default",
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+    "PROVISIONED_THROUGHPUT": "default",
+}
+_MAX_REPORTED = Decimal(1_000_000)
+"""Dollars. No request costs more, and the ledger could not add many."""
 
 PriceOverrides = Mapping[str, PriceOverride]
 """Prices by `provider:model` or by `model`."""
 
 
-class TierPrices(NamedTuple):
-    """Dollars per million tokens, for requests with more than `above` input tokens."""
+@dataclass(frozen=True, eq=False)
+class PriceVariant:
+    """Prices that replace the standard ones where a response's details have all of these values."""
 
-    above: int
-    input: Decimal
-    output: Decimal
-    cache_read: Decimal
-    cache_write: Decimal
-    cache_write_1h: Decimal
+    when: Mapping[str, str]
+    prices: Mapping[str, Levels]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelRates:
+    """A model's standard prices and their variants at one time."""
+
+    provider: str | None
+    """The provider's name in the price table; None for a price that is not from there."""
+    standard: Mapping[str, Levels]
+    variants: tuple[PriceVariant, ...] = ()
+    """For each price, the first that applies counts."""
 
     @property
-    def max_input(self) -> Decimal:
-        """The highest price of an input token, however it is cached."""
-        return max(self.input, self.cache_read, self.cache_write, self.cache_write_1h)
+    def tiers(self) -> frozenset[str]:
+        """The service tiers that have prices of their own."""
+        return frozenset(tier for variant in self.variants if (tier := variant.when.get(TIER)))
+
+    def card(self, context: Mapping[str, str]) -> RateCard:
+        """The rates that apply to a request, by what its response says of how it was processed."""
+        items = context.items()
+        return _card(self, tuple(variant for variant in self.variants if variant.when.items() <= items))
 
 
 @dataclass(frozen=True)
-class PriceSheet:
-    """A model's prices, in dollars per million tokens."""
+class Quote:
+    """The prices that can apply to one request, decided when it is held."""
 
-    tiers: tuple[TierPrices, ...]
-    """By rising threshold, the first at 0. The highest tier that a request exceeds prices all of its tokens."""
-    max_input_price: Decimal
-    """The highest price of input tokens, such as that of the long-context tier written to the one-hour cache."""
-    max_output_price: Decimal
-    """The highest price of output tokens."""
-
-    def cost(self, usage: RequestUsage) -> Decimal:
-        """The cost of one request's text tokens, in dollars.
-
-        Args:
-            usage: The request's tokens; its `input_tokens` include cached ones.
-        """
-        tier = next(tier for tier in reversed(self.tiers) if tier.above == 0 or usage.input_tokens > tier.above)
-        long_writes = usage.cache_write_1h_tokens
-        short_writes = max(usage.cache_write_tokens - long_writes, 0)
-        plain = max(usage.input_tokens - usage.cache_read_tokens - short_writes - long_writes, 0)
-        return (
-            plain * tier.input
-            + usage.cache_read_tokens * tier.cache_read
-            + short_writes * tier.cache_write
-            + long_writes * tier.cache_write_1h
-            + usage.output_tokens * tier.output
-        ) / _PER_MILLION
+    rates: ModelRates
+    tiers: frozenset[str]
+    """The service tiers that the request asks for."""
+    bound: CostBound
 
     def max_cost(self, input_tokens: int, output_tokens: int) -> NanoUsd:
-        """The most that a text request may cost, in nano-dollars; what is held for it.
+        """The most that the request can cost, in nano-dollars; what is held for it.
 
         Args:
-            input_tokens: The most input tokens that it may have.
-            output_tokens: The most output tokens that it may have.
+            input_tokens: The most input tokens that it can have.
+            output_tokens: The most output tokens that it can have.
         """
-        return nano_usd((input_tokens * self.max_input_price + output_tokens * self.max_output_price) / _PER_MILLION)
+        return nano_usd(self.bound.cost(input_tokens, output_tokens))
+
+    def cost(self, usage: RequestUsage, details: Mapping[str, Any] | None = None) -> NanoUsd:
+        """What the request cost, in nano-dollars; never negative, whatever the usage.
+
+        Args:
+            usage: What the response reports as used; its `input_tokens` include cached ones.
+            details: The response's `provider_details`, with the service tier that applied. A request for a tier whose
+                response names none costs the most that the tier, or the standard price, comes to.
+        """
+        details = details or {}
+        counts = usage_counts(usage, details, self.rates.provider)
+        context = {key: value for key, value in details.items() if key != TIER and isinstance(value, str)}
+        tiers = self._applied_tiers(details)
+        return nano_usd(max(self.rates.card({**context, TIER: tier}).cost(counts) for tier in tiers))
+
+    def _applied_tiers(self, details: Mapping[str, Any]) -> Collection[str]:
+        """The tiers, one of which applied."""
+        tier = details.get(TIER)
+        if tier is None or tier == "auto":
+            tier = _TRAFFIC_TIERS.get(str(details.get("traffic_type")))
+        if tier is None:
+            return {"default", *self.tiers}
+        if str(tier) in STANDARD_TIERS | self.rates.tiers:
+            return {str(tier)}
+        # A tier that the table does not have yet, such as one above priority.
+        return {"default", *self.rates.tiers}
 
 
-def request_cost(
+def quote(
     model: str,
     provider: str | None,
-    usage: RequestUsage,
+    settings: Mapping[str, Any],
     overrides: PriceOverrides | None = None,
     at: datetime | None = None,
-) -> NanoUsd | None:
-    """The cost of one finished request. Providers' fees for their own tools, such as web search, are not included.
+    modalities: Collection[str] = MODALITIES,
+    searches: int = 0,
+) -> Quote | None:
+    """The prices that can apply to a request.
 
     Args:
-        model: The model as the response names it.
-        provider: The provider as the response names it.
-        usage: The request's tokens.
+        model: The model that the request is sent to.
+        provider: The model's provider, as its `system` in Pydantic AI.
+        settings: The request's settings, merged with the model's.
         overrides: Prices that take precedence over the table's.
-        at: When the request was made, for prices that change; now by default.
+        at: When the request is made, for prices that change; now by default.
+        modalities: What the input can be: text, image, audio or video.
+        searches: The most searches or other paid calls that the provider can make for the request.
 
     Returns:
-        Nano-dollars, or None if the price is unknown.
+        The quote; None if a price that can apply is unknown, such as that of a service tier.
     """
-    sheet = price_sheet(model, provider, overrides, at)
-    if sheet is None:
-        return None
-    if not _override(model, provider, overrides) and sheet is not FREE and _has_audio(usage):
-        return nano_usd(calc_price(usage, model, provider_id=_table_name(provider)).total_price)
-    return nano_usd(sheet.cost(usage))
-
-
-def price_sheet(
-    model: str, provider: str | None, overrides: PriceOverrides | None = None, at: datetime | None = None
-) -> PriceSheet | None:
-    """A model's prices.
-
-    Args:
-        model: The model as a response names it.
-        provider: The provider as a response names it.
-        overrides: Prices that take precedence over the table's.
-        at: When the prices apply; now by default.
-
-    Returns:
-        The prices, or None if they are unknown.
-    """
-    if price := _override(model, provider, overrides):
-        return _sheet_of(price)
+    if override := _override(model, provider, overrides):
+        return _quote(_override_rates(override), RequestedPricing(), frozenset(modalities), searches)
     if provider in FREE_PROVIDERS and not model.endswith("-cloud"):
-        return FREE
+        return _quote(_FREE, RequestedPricing(), frozenset(modalities), searches)
     minute = (at or datetime.now(UTC)).replace(second=0, microsecond=0)
-    return _table_sheet(model, _table_name(provider), minute)
+    rates = _table_rates(model, _TABLE_NAMES.get(provider, provider) if provider else None, minute)
+    if rates is None:
+        return None
+    asked = requested_pricing(model, rates.provider, settings)
+    return _quote(rates, asked, frozenset(modalities), searches)
+
+
+def reported_cost(usage: RequestUsage, details: Mapping[str, Any] | None = None) -> NanoUsd | None:
+    """What the provider or a gateway says a request cost, in nano-dollars.
+
+    Args:
+        usage: The response's usage as its model returned it: an agent later puts an estimate of Pydantic AI's there.
+        details: The response's `provider_details`, where OpenRouter's cost is. To a request with a key of one's own
+            OpenRouter reports its fee and the provider's cost apart; both are paid.
+
+    Returns:
+        None if it says nothing, or nothing that can be an amount of money.
+    """
+    details = details or {}
+    reported = _amount(details.get("cost"))
+    if details.get("is_byok") is True and (upstream := _amount(details.get("upstream_inference_cost"))) is not None:
+        return nano_usd((reported or Decimal(0)) + upstream)
+    if reported is None:
+        reported = _amount(usage.cost)
+    if reported is None:
+        # Other clients of OpenRouter keep the cost only if it is a whole number.
+        reported = _amount(usage.details.get("cost"))
+    return None if reported is None else nano_usd(reported)
+
+
+def _amount(value: object) -> Decimal | None:
+    if not isinstance(value, str | int | float | Decimal) or isinstance(value, bool):
+        return None
+    try:
+        amount = Decimal(str(value) if isinstance(value, float) else value)
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and 0 <= amount <= _MAX_REPORTED else None
+
+
+@lru_cache(maxsize=1024)
+def _card(rates: ModelRates, variants: tuple[PriceVariant, ...]) -> RateCard:
+    prices = dict(rates.standard)
+    for variant in reversed(variants):
+        prices.update(variant.prices)
+    return rate_card(prices)
+
+
+@lru_cache(maxsize=1024)
+def _quote(rates: ModelRates, asked: RequestedPricing, modalities: frozenset[str], searches: int) -> Quote | None:
+    if asked.is_unpriced([variant.when for variant in rates.variants]):
+        return None
+    possible = [variant.prices for variant in rates.variants if asked.allows(variant.when)]
+    return Quote(rates, asked.tiers or frozenset(), cost_bound([rates.standard, *possible], modalities, searches))
 
 
 def _override(model: str, provider: str | None, overrides: PriceOverrides | None) -> PriceOverride | None:
@@ -141,71 +210,41 @@ def _override(model: str, provider: str | None, overrides: PriceOverrides | None
     return overrides.get(f"{provider}:{model}") or overrides.get(model)
 
 
-def _sheet_of(price: PriceOverride) -> PriceSheet:
-    read = price.input if price.cache_read is None else price.cache_read
-    write = price.input if price.cache_write is None else price.cache_write
-    tier = TierPrices(0, price.input, price.output, read, write, write)
-    return PriceSheet((tier,), max(price.input, read, write), price.output)
+@lru_cache(maxsize=512)
+def _override_rates(price: PriceOverride) -> ModelRates:
+    optional = {
+        "cache_read_mtok": price.cache_read,
+        "cache_write_mtok": price.cache_write,
+        "cache_write_1h_mtok": price.cache_write_1h,
+    }
+    prices = ModelPrice(
+        input_mtok=price.input,
+        output_mtok=price.output,
+        requests_kcount=1000 * price.request,
+        web_searches_kcount=1000 * price.search,
+        **{key: value for key, value in optional.items() if value is not None},
+    )
+    return ModelRates(None, price_levels(prices))
 
 
-FREE = _sheet_of(PriceOverride(input=Decimal(0), output=Decimal(0)))
-
-
-def _table_name(provider: str | None) -> str | None:
-    return _TABLE_NAMES.get(provider, provider) if provider else None
+_FREE = ModelRates(None, {})
 
 
 @lru_cache(maxsize=512)
-def _table_sheet(model: str, provider: str | None, minute: datetime) -> PriceSheet | None:
+def _table_rates(model: str, provider: str | None, minute: datetime) -> ModelRates | None:
     """The table's prices in a minute, which is also the cache's key, as some prices change with the time of day."""
     try:
-        calculation = calc_price(Usage(), model, provider_id=provider, genai_request_timestamp=minute)
+        found = calc_price(Usage(), model, provider_id=provider, genai_request_timestamp=minute)
     except LookupError:
         return None
-    price = calculation.model_price
-    starts = sorted({0, *(tier.start for value in vars(price).values() for tier in getattr(value, "tiers", ()))})
-    tiers = tuple(_tier(price, start) for start in starts)
-    variants = [price, *(variant.prices for variant in calculation.model.price_variants or ())]
-    return PriceSheet(
-        tiers,
-        max_input_price=max(_highest(variants, "input"), *(tier.max_input for tier in tiers)),
-        max_output_price=max(_highest(variants, "output"), *(tier.output for tier in tiers)),
-    )
-
-
-def _tier(price: ModelPrice, start: int) -> TierPrices:
-    def price_of(name: str, default: Decimal) -> Decimal:
-        listed = getattr(price, name)
-        if isinstance(listed, TieredPrices):
-            exceeded = [tier.price for tier in listed.tiers if tier.start <= start]
-            return exceeded[-1] if exceeded else listed.base
-        return default if listed is None else Decimal(listed)
-
-    plain = price_of("input_mtok", Decimal(0))
-    write = price_of("cache_write_mtok", plain)
-    return TierPrices(
-        above=start,
-        input=plain,
-        output=price_of("output_mtok", Decimal(0)),
-        cache_read=price_of("cache_read_mtok", plain),
-        cache_write=price_of("cache_write_5m_mtok", write),
-        cache_write_1h=price_of("cache_write_1h_mtok", write),
-    )
-
-
-def _highest(prices: Sequence[ModelPrice], direction: str) -> Decimal:
-    """The highest price per million text tokens in a direction, over every token type and every tier."""
-    price_names = {
-        "input": ("input_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_5m_mtok", "cache_write_1h_mtok"),
-        "output": ("output_mtok", "output_reasoning_mtok", "output_citation_mtok"),
-    }[direction]
-    listed = [value for price in prices for name in price_names if (value := getattr(price, name)) is not None]
-    return max((amount for value in listed for amount in _amounts(value)), default=Decimal(0))
-
-
-def _amounts(listed: Decimal | TieredPrices) -> list[Decimal]:
-    return [listed.base, *(tier.price for tier in listed.tiers)] if isinstance(listed, TieredPrices) else [listed]
-
-
-def _has_audio(usage: RequestUsage) -> bool:
-    return bool(usage.input_audio_tokens or usage.output_audio_tokens or usage.cache_audio_read_tokens)
+    standard = price_levels(found.model.get_prices(minute))
+    if not is_bounded(standard):
+        return None
+    # As in calc_price, variants are those of the model's own provider, not of one that resells it.
+    own = any(found.model is listed for listed in found.provider.models)
+    variants = [
+        PriceVariant(variant.when, price_levels(variant.prices))
+        for variant in (found.model.price_variants if own else None) or ()
+        if variant.constraint is None or variant.constraint.active(minute)
+    ]
+    return ModelRates(found.provider.id, standard, tuple(variants))

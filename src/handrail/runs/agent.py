@@ -19,7 +19,7 @@ from .approvals import deferred_results
 from .execution import Fallback, GovernedSpec, MakeDeps, Route, RunCall, execute
 from .fingerprint import define_agent
 from .outcome import Outcome
-from .output import add_deferred_output, output_adapter
+from .output import add_deferred_output, output_check
 from .record import RunRecord
 from .request import RunInput, RunRequest, validate_input, validate_name
 from .resume import take_over
@@ -94,7 +94,7 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         self._spec = spec
         policy = {"threshold": spec.threshold} if spec.route else {}
         self._definition = define_agent(spec.agent, {"fallback": spec.fallback, "route": spec.route}, policy)
-        self._adapter = output_adapter(spec.agent.output_type)
+        self._output_check = output_check(spec.agent.output_type)
 
     async def run(
         self,
@@ -186,7 +186,7 @@ class GovernedAgent(Generic[DepsT, OutputT]):
             history=resumed.pause.messages,
             make_deps=self._spec.deps,
             agent_options={"deferred_tool_results": deferred_results(resumed.approvals)},
-            adapter=self._adapter,
+            output_check=self._output_check,
             message=self._spec.message,
             earlier_messages=resumed.own_messages,
         )
@@ -258,7 +258,7 @@ class GovernedAgent(Generic[DepsT, OutputT]):
             history=history,
             make_deps=make_deps or self._spec.deps,
             agent_options=options,
-            adapter=self._adapter if output_type is None else output_adapter(output_type),
+            output_check=self._output_check if output_type is None else output_check(output_type),
             message=self._spec.message if output_type is None else _as_text,
         )
 

@@ -6,6 +6,7 @@ writes it. If the process dies, what it spent is still covered by a hold in the 
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,10 +17,11 @@ from handrail.traces.store.spans import SpanBatch
 
 
 class CommitBuffer:
-    """Collects one run's operations and writes them together. Used from one event loop."""
+    """Collects one run's operations and writes them together, from any thread and event loop."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lock = threading.Lock()
         self._start: Callable[[], Operation[Any]] | None = None
         self._pending: list[Operation[Any]] = []
         self._span_writes: list[Operation[Any]] = []
@@ -35,7 +37,8 @@ class CommitBuffer:
 
     def add(self, op: Operation[Any]) -> None:
         """Keeps `op` for the next commit."""
-        self._pending.append(op)
+        with self._lock:
+            self._pending.append(op)
 
     async def commit(self, ops: Sequence[Operation[Any]], spans: Sequence[Span]) -> list[Any]:
         """Writes what is pending, `ops` and `spans` in one transaction.
@@ -50,9 +53,10 @@ class CommitBuffer:
         Raises:
             StoreError: Nothing was written. What was pending stays pending; the caller has to pass `ops` again.
         """
-        start, self._start = self._start, None
-        pending, self._pending = self._pending, []
-        span_writes, self._span_writes = self._span_writes, []
+        with self._lock:
+            start, self._start = self._start, None
+            pending, self._pending = self._pending, []
+            span_writes, self._span_writes = self._span_writes, []
         if spans:
             span_writes.append(SpanBatch(spans))
         earlier_ops = [start(), *pending] if start else pending
@@ -67,8 +71,9 @@ class CommitBuffer:
             # unsettled.
             await asyncio.wait([write])
             if write.exception() is not None:
-                self._start = start
-                self._pending = [*pending, *self._pending]
-                self._span_writes = [*span_writes, *self._span_writes]
+                with self._lock:
+                    self._start = start
+                    self._pending = [*pending, *self._pending]
+                    self._span_writes = [*span_writes, *self._span_writes]
             raise
         return results[len(earlier_ops) : len(earlier_ops) + len(ops)]

@@ -1,5 +1,6 @@
 """Errors that end a run or keep it from being resumed; faults of models and tools are values in the outcome."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from handrail.ceilings.decision import Refusal
@@ -29,6 +30,29 @@ class ActionUncertain(HandrailError):
         super().__init__(f"approval {approval.approval_id}, {approval.tool}: {detail}")
         self.approval = approval
         """The approved action."""
+
+
+class InnerActionBlocked(HandrailError):
+    """An agent inside a tool wanted an irreversible action, which only the run's own agent may propose to people."""
+
+    code: ClassVar[str] = "inner_action_blocked"
+
+    def __init__(self, agent: str, tool: str, arguments: Mapping[str, Any], call_id: str) -> None:
+        super().__init__(
+            f"{agent} runs inside a tool and called {tool}, which is irreversible; give {tool} to the run's own agent"
+        )
+        self.tool = tool
+        """The irreversible tool."""
+        self.arguments = arguments
+        """The arguments that the model chose, by parameter."""
+        self.call_id = call_id
+        """The id that the model gave the call."""
+
+
+class RunEnded(HandrailError):
+    """A task that a run started wants to spend after the run has ended: wait for it, or start a run of its own."""
+
+    code: ClassVar[str] = "run_ended"
 
 
 class NotResumable(HandrailError):

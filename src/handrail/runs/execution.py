@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter
 from pydantic_ai import Agent, DeferredToolRequests
+from pydantic_ai.exceptions import FallbackExceptionGroup
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.run import AgentRunResult
 
@@ -23,7 +23,7 @@ from . import user_messages
 from .approvals import new_approvals
 from .capability import RunGovernance
 from .completion import commit_exception, commit_outcome
-from .errors import ActionUncertain, CeilingReached
+from .errors import ActionUncertain, CeilingReached, InnerActionBlocked
 from .faults import ToolFault, fault_from, is_bug
 from .outcome import (
     Answered,
@@ -37,9 +37,11 @@ from .outcome import (
     Refused,
     proposals_of,
 )
-from .output import allow_deferred_tools, validate_output
+from .output import allow_deferred_tools, run_output_validators, validator_context
+from .output_check import OutputCheck, error_text
 from .record import RunRecord
 from .request import RunRequest
+from .request_hook import sending
 from .resume import blocked_outcome, record_waiting_time
 
 OutputT = TypeVar("OutputT")
@@ -75,8 +77,8 @@ class RunCall:
     make_deps: MakeDeps[Any] | None
     agent_options: Mapping[str, Any]
     """Passed to `Agent.run` unchanged."""
-    adapter: TypeAdapter[Any]
-    """Validates the fallback's output against the agent's output type."""
+    output_check: OutputCheck
+    """Checks the fallback's output against the agent's output type."""
     message: Callable[[Any], str]
     """Returns the text of an output that the user reads."""
     earlier_messages: Sequence[ModelMessage] = ()
@@ -108,7 +110,9 @@ async def execute(spec: GovernedSpec[DepsT, OutputT], call: RunCall) -> Outcome[
     try:
         async with record.keep_lease():
             with record.root_span() as root:
-                uncommitted = await _reach_outcome(spec, call)
+                with sending(record):
+                    uncommitted = await _reach_outcome(spec, call)
+                record.ended = True
                 outcome = uncommitted.outcome
                 root.payload["outcome"] = outcome
                 if isinstance(outcome, Failed | FellBack):
@@ -128,23 +132,43 @@ async def _reach_outcome(spec: GovernedSpec[DepsT, OutputT], call: RunCall) -> U
     escalated = blocked_outcome(record, approvals)
     if escalated is not None:
         return UncommittedOutcome(outcome=escalated)
+    outcome: Outcome[OutputT]
     try:
         request = await _with_deps(request, call.make_deps)
         # A resumed run was routed when it started.
         decision = None if record.round else await _route(spec, record, request)
-        if decision is not None:
-            return UncommittedOutcome(outcome=await _handle_routed(spec, call, request, decision))
-        result = await _run_agent(spec, call, request)
-    except CeilingReached as error:
-        return UncommittedOutcome(outcome=refused_outcome(record, error))
-    except ActionUncertain as error:
-        return UncommittedOutcome(outcome=_uncertain_outcome(record, error))
-    except Exception as error:
-        fault = fault_from(error)
-        if fault is None:
-            raise
-        return UncommittedOutcome(outcome=await _fall_back(spec, call, request, fault))
-    return _outcome_of_result(call, result)
+        if decision is None:
+            result = await _run_agent(spec, call, request)
+            if record.stopped_by is not None:
+                # A tool swallowed the exception, and the agent answered without it.
+                raise record.stopped_by
+            return _outcome_of_result(call, result)
+        outcome = await _handle_routed(spec, call, request, decision)
+    except Exception as error:  # noqa: BLE001 - one that is no fault is raised again
+        if not isinstance(record.stopped_by, InnerActionBlocked):
+            outcome = await _outcome_of_error(spec, call, request, record.stopped_by or error)
+    if isinstance(record.stopped_by, InnerActionBlocked):
+        outcome = blocked_inner_outcome(record, record.stopped_by)
+    return UncommittedOutcome(outcome=outcome)
+
+
+async def _outcome_of_error(
+    spec: GovernedSpec[DepsT, OutputT], call: RunCall, request: RunRequest, error: Exception
+) -> Outcome[OutputT]:
+    """How the run ends because of an exception; re-raises one that is nobody's fault but the program's."""
+    record = call.record
+    if isinstance(error, FallbackExceptionGroup) and isinstance(error.exceptions[-1], CeilingReached):
+        error = error.exceptions[-1]
+    if isinstance(error, CeilingReached):
+        return refused_outcome(record, error)
+    if isinstance(error, ActionUncertain):
+        return _uncertain_outcome(record, error)
+    fault = fault_from(error)
+    if fault is None:
+        raise error
+    # What stopped the agent does not stop the fallback, which may use a model of its own.
+    record.stopped_by = None
+    return await _fall_back(spec, call, request, fault)
 
 
 def refused_outcome(record: RunRecord, error: CeilingReached) -> Refused:
@@ -153,6 +177,19 @@ def refused_outcome(record: RunRecord, error: CeilingReached) -> Refused:
     resets_at = refusal.resets_at
     local_reset = None if resets_at is None else resets_at.astimezone(record.runtime.limits.time_zone)
     return Refused(refusal=refusal, message=user_messages.refused(refusal.scope, local_reset), facts=record.facts())
+
+
+def blocked_inner_outcome(record: RunRecord, error: InnerActionBlocked) -> Escalated:
+    """The escalation after an agent inside a tool wanted an irreversible action, which was not executed."""
+    with record.recorder.span("escalate", {"handrail.reason": str(error)}) as span:
+        span.fail(error.code)
+    return Escalated(
+        reason=error.code,
+        message=user_messages.ESCALATED,
+        facts=record.facts(),
+        proposals=(Proposal(tool=error.tool, arguments=error.arguments, call_id=error.call_id),),
+        detail=str(error),
+    )
 
 
 def _uncertain_outcome(record: RunRecord, error: ActionUncertain) -> Escalated:
@@ -235,19 +272,22 @@ async def _handle_routed(
 async def _fall_back(
     spec: GovernedSpec[DepsT, OutputT], call: RunCall, request: RunRequest, fault: Fault
 ) -> FellBack[OutputT] | Failed:
-    """The handler's answer in place of the model's, validated against the same type; `Failed` if it has none."""
+    """The handler's answer in place of the model's, checked as strictly; `Failed` if it has none."""
     record, output = call.record, None
     if spec.fallback is not None:
         with record.recorder.span("fallback", {"handrail.fault": fault.code}) as span:
             try:
                 output = await spec.fallback(request)
                 if output is not None:
-                    output = validate_output(call.adapter, output)
+                    call.output_check.check(output)
+                    if call.agent_options.get("output_type") is None:
+                        ctx = validator_context(spec.agent, call.agent_options.get("model"), request, record.totals)
+                        output = await run_output_validators(spec.agent, ctx, output)
             except Exception as error:
                 if is_bug(error):
                     raise
                 span.fail("fallback_failed")
-                fault = Fault(code=fault.code, detail=f"{fault.detail}; the fallback failed too: {error}")
+                fault = Fault(code=fault.code, detail=f"{fault.detail}; the fallback failed too: {error_text(error)}")
                 output = None
             span.payload["output"] = output
     if output is None:

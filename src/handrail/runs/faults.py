@@ -5,6 +5,7 @@ from pydantic_ai.exceptions import (
     CallDeferred,
     ContentFilterError,
     FallbackExceptionGroup,
+    IncompleteToolCall,
     ModelAPIError,
     ModelAuthenticationError,
     ModelConnectionError,
@@ -28,8 +29,10 @@ from pydantic_ai.exceptions import (
 from handrail.fallback.retry import MalformedTwice
 from handrail.models.errors import ModelUnavailable
 
+from .finish import IncompleteAnswer
 from .loop_guard import Looping
 from .outcome import Fault
+from .output_check import error_text
 
 
 class ToolFault(Exception):
@@ -75,7 +78,8 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (ModelAPIError, "model_unavailable"),
     (ModelUnavailable, "model_unavailable"),
     (FallbackExceptionGroup, "model_unavailable"),
-    (ContentFilterError, "content_filtered"),
+    (ContentFilterError, "output_filtered"),
+    (IncompleteToolCall, "output_cut"),
     (UnexpectedModelBehavior, "output_malformed"),
     (UsageLimitExceeded, "usage_limit"),
     (RunTimedOut, "timed_out"),
@@ -105,6 +109,8 @@ def fault_from(error: Exception) -> Fault | None:
 
     A tool may raise whatever its libraries raise, so any exception from a tool is a fault unless it is a bug.
     """
+    if isinstance(error, IncompleteAnswer):
+        return Fault(code=error.code, detail=_detail(error))
     if isinstance(error, ToolFault):
         return Fault(code="tool_failed", detail=str(error))
     if type(error) is ModelHTTPError:
@@ -121,5 +127,6 @@ def is_bug(error: Exception) -> bool:
 
 
 def _detail(error: Exception) -> str:
-    cause = f" ({type(error.__cause__).__name__}: {error.__cause__})" if error.__cause__ else ""
-    return f"{type(error).__name__}: {error}{cause}"[:_MAX_DETAIL]
+    cause = error.__cause__
+    of_cause = f" ({type(cause).__name__}: {error_text(cause)})" if isinstance(cause, Exception) else ""
+    return f"{type(error).__name__}: {error_text(error)}{of_cause}"[:_MAX_DETAIL]

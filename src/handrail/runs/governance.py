@@ -12,13 +12,14 @@ from handrail.kernel.ids import new_id
 from . import user_messages
 from .capability import RunGovernance
 from .completion import commit_exception, commit_outcome
-from .errors import CeilingReached
-from .execution import refused_outcome
+from .errors import CeilingReached, InnerActionBlocked
+from .execution import blocked_inner_outcome, refused_outcome
 from .faults import fault_from
 from .fingerprint import define_agent
 from .outcome import Answered, Escalated, Failed, Outcome, proposals_of
 from .record import RunRecord
 from .request import RunRequest, validate_input, validate_name
+from .request_hook import sending
 from .runtime import current_runtime
 
 
@@ -72,7 +73,6 @@ class Governance(AbstractCapability[Any]):
         return _RecordedRun(RunRecord(runtime, define_agent(ctx.agent, {}, {}), request))
 
 
-@dataclass(init=False)
 class _RecordedRun(RunGovernance):
     """Governs a run and also opens and ends its record, which `execute` does for other runs."""
 
@@ -80,22 +80,30 @@ class _RecordedRun(RunGovernance):
         record = self.record
         try:
             async with record.keep_lease():
-                with record.root_span():
+                with record.root_span(), sending(record):
                     result: AgentRunResult[Any] = await handler()
-        except CeilingReached as error:
-            await commit_outcome(record, refused_outcome(record, error), None)
-            raise
+                    if record.stopped_by is not None:
+                        raise record.stopped_by
         except BaseException as error:
-            fault = fault_from(error) if isinstance(error, Exception) else None
-            if fault is None:
-                await commit_exception(record, error)
-            else:
-                failed = Failed(fault=fault, message=user_messages.failed(fault.code), facts=record.facts())
-                await commit_outcome(record, failed, None)
+            await self._commit_error(error)
             raise
+        record.ended = True
         outcome = self._outcome(result.output)
         await commit_outcome(record, outcome, result.new_messages() if isinstance(outcome, Answered) else None)
         return result
+
+    async def _commit_error(self, error: BaseException) -> None:
+        record = self.record
+        record.ended = True
+        if isinstance(error, CeilingReached):
+            await commit_outcome(record, refused_outcome(record, error), None)
+        elif isinstance(error, InnerActionBlocked):
+            await commit_outcome(record, blocked_inner_outcome(record, error), None)
+        elif isinstance(error, Exception) and (fault := fault_from(error)) is not None:
+            failed = Failed(fault=fault, message=user_messages.failed(fault.code), facts=record.facts())
+            await commit_outcome(record, failed, None)
+        else:
+            await commit_exception(record, error)
 
     def _outcome(self, output: Any) -> Outcome[Any]:
         facts = self.record.facts()

@@ -150,7 +150,8 @@ class Refused:
 
     @property
     def scope(self) -> str:
-        """Whose ceiling it is: `run`, `user` or `tenant`; or `price` if the model's price is not known."""
+        """Whose ceiling it is: `run`, `user` or `tenant`. It is `price` if the model's price is not known, and
+        `unbounded` if the cost of the request has no bound."""
         return self.refusal.scope
 
     @property

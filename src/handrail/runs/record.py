@@ -20,6 +20,7 @@ it, the hold included: such a process can neither spend nor end the run.
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -40,9 +41,10 @@ from handrail.traces.model import Usage
 from handrail.traces.recorder.recorder import LiveSpan, Recorder
 from handrail.traces.recorder.steps import recording
 
+from .agent_loop import AgentLoop
 from .commit_buffer import CommitBuffer
+from .errors import RunEnded
 from .fingerprint import AgentDefinition, Fingerprint, FingerprintedRequest, fingerprint_request
-from .loop_guard import LoopGuard
 from .outcome import Facts
 from .request import RunRequest
 from .runtime import Runtime
@@ -68,17 +70,8 @@ class ResumeState:
     """How many messages the spans already contain."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetryRequest:
-    """What is different about the model request that is the one stricter retry."""
-
-    instruction: str
-    retry_of: str | None
-    """The id of the span of the request that is retried; None if another process sent it."""
-
-
 class RunRecord:
-    """One run. Not shared between runs; used from one event loop."""
+    """One run. Not shared between runs."""
 
     def __init__(
         self,
@@ -98,7 +91,12 @@ class RunRecord:
         """The decided approvals, by the id of the tool call."""
         self.executing: set[str] = set()
         """The ids of the approvals whose actions are being executed."""
-        self.loop_guard = LoopGuard(self.totals.requests)
+        self.loop = AgentLoop(self.totals.requests, resumed.message_count if resumed else 0)
+        """The loop of the run's own agent."""
+        self.stopped_by: Exception | None = None
+        """Why the run may not go on, even if a tool or a wrapper of a model has swallowed the exception."""
+        self.ended = False
+        """Whether the run's outcome is committed or under way."""
         self.retry = OneRetry(resumed.retries_used if resumed else 0)
         self.recorder = Recorder(
             runtime.clock,
@@ -111,15 +109,15 @@ class RunRecord:
             },
             runtime.telemetry,
         )
+        # An agent inside a tool may run in a thread of its own, beside the run's.
+        self._lock = threading.Lock()
         self._definition = definition
         self._resumed = resumed
         self._buffer = CommitBuffer(runtime.database)
         self._root: LiveSpan | None = None
-        self._last_request_span: str | None = None
         self._fingerprinted: FingerprintedRequest | None = None
         self._fingerprint = resumed.fingerprint if resumed else None
         self._model = resumed.model if resumed else None
-        self._message_count = resumed.message_count if resumed else 0
 
     @contextmanager
     def root_span(self) -> Iterator[LiveSpan]:
@@ -172,56 +170,45 @@ class RunRecord:
             agent_hash=self.agent_hash,
         )
 
+    def stop(self, error: Exception) -> Exception:
+        """Notes that the run may not go on because of `error`, and returns the error that it stopped for first."""
+        self.stopped_by = self.stopped_by or error
+        return self.stopped_by
+
     def begin_request(
         self,
+        loop: AgentLoop | None,
         model: Model,
         settings: Mapping[str, Any],
         messages: Sequence[ModelMessage],
         parameters: ModelRequestParameters,
-    ) -> RetryRequest | None:
-        """Counts one more model request and takes the run's fingerprint from the first one.
+    ) -> None:
+        """Counts one more model request and takes the run's fingerprint from the first one of its own agent.
 
         Args:
+            loop: The agent's loop that sends the request; None for a request that no agent sends.
             model: The model to request.
             settings: The request's settings, without those of the model.
             messages: The messages to send.
             parameters: The request's tools, output and instructions.
 
-        Returns:
-            What is different if this request is the one stricter retry; None if it is not.
-
         Raises:
-            Looping: The run has made MAX_REQUESTS requests.
+            RunEnded: The run has ended; a task that it started is still at work.
+            Exception: What the run was stopped by.
         """
-        self.loop_guard.count_request()
-        self._take_fingerprint(model, settings, messages, parameters)
-        self.totals = self.totals.with_request()
-        instruction = self.retry.take_instruction()
-        if instruction is None:
-            return None
-        return RetryRequest(instruction=instruction, retry_of=self._last_request_span)
-
-    @contextmanager
-    def request_span(
-        self, name: str, attributes: Mapping[str, Any], messages: Sequence[ModelMessage]
-    ) -> Iterator[LiveSpan]:
-        """A span around one model request; its payload has those messages that no earlier span has.
-
-        Args:
-            name: The span's name.
-            attributes: The span's attributes.
-            messages: All messages of the request.
-        """
-        with self.recorder.span(name, attributes) as span:
-            span.payload["messages"] = list(messages[self._message_count :])
-            # The response is kept with this span, so the next request begins after it.
-            self._message_count = len(messages) + 1
-            self._last_request_span = span.span_id
-            yield span
+        if self.ended:
+            raise RunEnded(f"run {self.request.run_id} has ended, so nothing more can be spent on it")
+        if self.stopped_by is not None:
+            raise self.stopped_by
+        if loop is self.loop:
+            self._take_fingerprint(model, settings, messages, parameters)
+        with self._lock:
+            self.totals = self.totals.with_request()
 
     def withdraw_request(self) -> None:
         """Takes back the count of a request that was refused, and so not sent."""
-        self.totals = self.totals.without_request()
+        with self._lock:
+            self.totals = self.totals.without_request()
 
     def settle(self, usage: Usage, cost: NanoUsd, settlement: Operation[Any]) -> None:
         """Adds what a model request used.
@@ -231,12 +218,23 @@ class RunRecord:
             cost: What it cost, in nano-dollars.
             settlement: Settles its hold; part of the next commit.
         """
-        self.totals = self.totals.with_settled(usage, cost)
+        self.add_usage(usage, cost)
         self._buffer.add(settlement)
+
+    def add_usage(self, usage: Usage, cost: NanoUsd) -> None:
+        """Adds what a model request used to the run's totals.
+
+        Args:
+            usage: The tokens that it used.
+            cost: What it cost, in nano-dollars.
+        """
+        with self._lock:
+            self.totals = self.totals.with_settled(usage, cost)
 
     def add_tool(self, name: str) -> None:
         """Records that the tool `name` was executed."""
-        self.totals = self.totals.with_tool(name)
+        with self._lock:
+            self.totals = self.totals.with_tool(name)
 
     async def commit(self, *ops: Operation[Any]) -> list[Any]:
         """Writes what is pending, the spans that have ended and `ops` together; the first commit opens the run.

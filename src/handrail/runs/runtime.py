@@ -2,21 +2,18 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from pydantic_ai.models import Model
-from pydantic_ai.usage import RequestUsage
 
 from handrail.ceilings.limits import limits_of
 from handrail.config.settings import Settings
 from handrail.config.sources import load_settings
 from handrail.kernel.clock import Clock, SystemClock
 from handrail.kernel.db.database import Database
-from handrail.kernel.money import NanoUsd
 from handrail.models.factory import default_model
-from handrail.models.pricing import price_sheet, request_cost
 from handrail.traces.recorder.recorder import open_pipeline
 
 from .fingerprint import Fingerprint
@@ -61,32 +58,6 @@ class Runtime:
             if self._model is None:
                 self._model = default_model(self.settings)
             return self._model
-
-    def price(self, model: str, provider: str, usage: RequestUsage) -> NanoUsd | None:
-        """Prices a finished model request.
-
-        Args:
-            model: The model's name, without its provider.
-            provider: The provider's name.
-            usage: The tokens that the provider reported.
-
-        Returns:
-            Nano-dollars, or None if the price is not known.
-        """
-        return request_cost(model, provider, usage, self.settings.prices)
-
-    def price_bound(self, model: str, provider: str) -> Callable[[int, int], NanoUsd] | None:
-        """The most that a request to a model can cost.
-
-        Args:
-            model: The model's name, without its provider.
-            provider: The provider's name.
-
-        Returns:
-            A function from input and output tokens to nano-dollars; None if the price is not known.
-        """
-        sheet = price_sheet(model, provider, self.settings.prices, self.clock.now())
-        return None if sheet is None else sheet.max_cost
 
     def knows_fingerprint(self, fingerprint: Fingerprint) -> bool:
         """Whether this process knows that the texts behind a fingerprint are committed.

@@ -17,10 +17,11 @@ _REFUSED: Mapping[str, str] = {
     "tenant": "This month's limit for this assistant has been reached.",
     "run": "This request is too large to handle at once. Please shorten it, or split it into several.",
     "price": "This assistant is not available at the moment.",
+    "unbounded": "This assistant is not available at the moment.",
 }
 _FAILED_BY_CODE: Mapping[str, str] = {
     "input_too_long": "Your message is too long. Please send a shorter one.",
-    "content_filtered": "We cannot answer this message. Please rephrase it.",
+    "output_filtered": "We cannot answer this message. Please rephrase it.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Helpers for tests of governed agents: a clock that the test advances, a store of its own, crashes at any commit.
+"""Helpers for tests of governed agents: a virtual clock, a store of its own, crashes at any commit, a model provider.
 
 Example::
 
@@ -10,6 +10,36 @@ Example::
 
 from .clock import VirtualClock
 from .kill_points import kill_at_commit
+from .loopback import (
+    Bill,
+    Disconnect,
+    EndsWithoutFinish,
+    Hang,
+    HtmlPage,
+    HttpError,
+    LoopbackProvider,
+    RawBody,
+    ReceivedRequest,
+    Reply,
+    ReplyToolCall,
+    StreamError,
+)
 from .sandbox import sandbox
 
-__all__ = ["VirtualClock", "kill_at_commit", "sandbox"]
+__all__ = [
+    "Bill",
+    "Disconnect",
+    "EndsWithoutFinish",
+    "Hang",
+    "HtmlPage",
+    "HttpError",
+    "LoopbackProvider",
+    "RawBody",
+    "ReceivedRequest",
+    "Reply",
+    "ReplyToolCall",
+    "StreamError",
+    "VirtualClock",
+    "kill_at_commit",
+    "sandbox",
+]

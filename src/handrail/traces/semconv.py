@@ -47,6 +47,10 @@ RUN = "handrail.run.id"
 COST = "handrail.cost.nano_usd"
 PRICE_UNKNOWN = "handrail.price.unknown"
 FINGERPRINT = "handrail.agent.fingerprint"
+UNBOUNDED = "handrail.cost.unbounded"
+"""What made the cost of a request unbounded, where the operator allows that."""
+ESTIMATED = "handrail.cost.estimated"
+"""Whether a cost is an upper bound, because the provider did not say what a request used."""
 ATTEMPT = "retry.attempt"
 RETRY_OF = "retry.of"
 HELD = "handrail.hold.nano_usd"
@@ -80,6 +84,8 @@ KIND_VALUES: Mapping[str, Mapping[str, Kind]] = {
         "retrieval": "step",
         "create_agent": "step",
         "await_approval": "wait",
+        # Of a model that has another one answer: Handrail's own.
+        "delegate": "step",
     },
     "openinference.span.kind": {
         "AGENT": "agent",

@@ -8,7 +8,7 @@ are left out. The error that an input is too long for the model is stored like a
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from pydantic_ai.settings import ModelSettings
 from handrail.evals.errors import NotRecorded
 from handrail.kernel.errors import BadInput
 from handrail.kernel.serialization import as_json
-from handrail.runs.model_call import CACHED
 
 _VOLATILE = frozenset(
     {
@@ -171,7 +170,7 @@ class _CachedModel(WrapperModel):
         name = f"{self.wrapped.system}:{self.wrapped.model_name}"
         key = request_key(name, settings, messages, model_request_parameters, self._trial)
         if (cached := self._responses.get(key)) is not None:
-            return replace(cached, provider_details={**(cached.provider_details or {}), CACHED: True})
+            return cached
         if isinstance(self._responses, RecordedResponses):
             raise NotRecorded(
                 f"{self._responses.path}: no response of {name} to this request; record the responses again"

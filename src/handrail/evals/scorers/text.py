@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jsonschema
 from pydantic import BaseModel
 
 from handrail.evals.scorer import Scorer, ScorerContext, ScoreResult
-from handrail.kernel.errors import BadInput, MissingExtra
+from handrail.kernel.errors import BadInput
 
 _NOTE_LENGTH = 200
 
@@ -57,7 +58,6 @@ class JsonSchema:
 
     def __call__(self, context: ScorerContext) -> ScoreResult:
         """Validates the value; a note has the first violation."""
-        jsonschema = _import_jsonschema()
         value = _text_of(context, None) if self.of is None else context.observed.get(self.of)
         try:
             value = json.loads(value) if isinstance(value, str) else value
@@ -135,9 +135,7 @@ def json_schema(schema: Mapping[str, Any] | type[BaseModel], *, of: str | None =
 
     Raises:
         BadInput: The schema is not valid.
-        MissingExtra: The extra `evals` is not installed.
     """
-    jsonschema = _import_jsonschema()
     content = schema.model_json_schema() if isinstance(schema, type) else dict(schema)
     try:
         jsonschema.validators.validator_for(content).check_schema(content)
@@ -150,11 +148,3 @@ def _text_of(context: ScorerContext, of: str | None) -> str | None:
     """The observed field, or the message that the user reads; None when it is not a text."""
     value = getattr(context.outcome, "message", None) if of is None else context.observed.get(of)
     return value if isinstance(value, str) else None
-
-
-def _import_jsonschema() -> Any:
-    try:
-        import jsonschema
-    except ImportError as error:
-        raise MissingExtra("the json_schema scorer", "evals") from error
-    return jsonschema

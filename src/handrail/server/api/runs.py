@@ -91,6 +91,7 @@ def _refusal(state: AppState, outcome: Refused, request_id: str) -> StoredRespon
         "held": refusal.held,
         "requested": refusal.requested,
         "fits": refusal.fits,
+        "unbounded": list(refusal.unbounded),
         "resets_at": None if resets_at is None else resets_at.isoformat(),
         "retry_after": None if wait is None else max(wait, 0),
     }

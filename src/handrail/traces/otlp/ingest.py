@@ -23,7 +23,7 @@ from handrail.config.settings import PriceOverride
 from handrail.kernel.db.database import Database
 from handrail.kernel.errors import BadInput, MissingExtra
 from handrail.kernel.money import ZERO, NanoUsd
-from handrail.models.pricing import request_cost
+from handrail.models.pricing import quote
 from handrail.traces import semconv
 from handrail.traces.model import RawSpan, Span, Usage
 from handrail.traces.normalize import normalize_span
@@ -85,7 +85,8 @@ def price_lookup(overrides: Mapping[str, PriceOverride]) -> PriceLookup:
             cache_write_tokens=usage.cache_write,
         )
         name = provider and _PROVIDERS.get(provider.lower(), provider.lower())
-        return request_cost(model, name, tokens, overrides)
+        found = quote(model, name, {}, overrides)
+        return None if found is None else found.cost(tokens)
 
     return price
 

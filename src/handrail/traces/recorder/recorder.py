@@ -143,17 +143,17 @@ class Recorder:
         start_ns = self.now_ns()
         otel = self._start(name, attributes, start_ns)
         live = LiveSpan(otel, start_ns)
-        context = self._context_policy.context_within(otel)
-        token = otel_context.attach(context)
+        previous, context = otel_context.get_current(), self._context_policy.context_within(otel)
+        otel_context.attach(context)
         try:
             yield live
         except BaseException as error:
             live.fail(type(error).__qualname__)
             raise
         finally:
-            # An abandoned stream is closed from another context, where there is nothing to detach.
+            # Not detached with the token of `attach`: a stream may be closed from another context, where it is invalid.
             if otel_context.get_current() is context:
-                otel_context.detach(token)
+                otel_context.attach(previous)
             self._end(otel, self.now_ns(), live.payload)
 
     @contextmanager
