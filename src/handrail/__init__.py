@@ -12,8 +12,8 @@ The names of this module, `handrail.evals`, `handrail.testing` and `handrail.pyt
 
 from importlib.metadata import version
 
-from .ceilings.decision import Refusal
-from .config.settings import AgentCeilings, Ceilings, ExportSettings, PriceOverride, Settings
+from .ceilings.decision import LongConversation, Refusal
+from .config.settings import AgentCeilings, Ceilings, ExportSettings, PriceOverride, Settings, WorkerSettings
 from .config.sources import load_settings
 from .exceptions import (
     ActionUncertain,
@@ -21,11 +21,14 @@ from .exceptions import (
     BadSettings,
     CeilingReached,
     HandrailError,
+    InnerActionBlocked,
     MissingExtra,
     ModelUnavailable,
     NotFound,
     NotResumable,
     OutcomeNotStored,
+    ResumeFailed,
+    RunEnded,
     StillExecuting,
     StoreBusy,
     StoreDamaged,
@@ -95,7 +98,9 @@ __all__ = [
     "Governance",
     "GovernedAgent",
     "HandrailError",
+    "InnerActionBlocked",
     "LiveSpan",
+    "LongConversation",
     "MissingExtra",
     "ModelUnavailable",
     "NanoUsd",
@@ -107,7 +112,9 @@ __all__ = [
     "Proposal",
     "Refusal",
     "Refused",
+    "ResumeFailed",
     "Retracted",
+    "RunEnded",
     "RunRequest",
     "Runtime",
     "Settings",
@@ -127,6 +134,7 @@ __all__ = [
     "ToolCalled",
     "ToolReturned",
     "WeightsUnavailable",
+    "WorkerSettings",
     "WrongWeights",
     "feedback",
     "format_usd",

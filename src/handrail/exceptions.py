@@ -9,7 +9,10 @@
     ├── MissingExtra            install the extra that it names
     ├── CeilingReached          wait until the ceiling resets, or raise it
     ├── ActionUncertain         check whether the action took place
+    ├── InnerActionBlocked      give the irreversible tool to the run's own agent
+    ├── RunEnded                wait for the task within the run, or start a run for it
     ├── NotResumable            check the run's state
+    ├── ResumeFailed            remove the reason, and resume the run again
     ├── StillExecuting          try again later
     ├── ModelUnavailable        configure a model, or do without one
     │   ├── WeightsUnavailable  get the built-in model's weights in another way
@@ -46,7 +49,15 @@ from .kernel.errors import (
 )
 from .models.errors import ModelUnavailable, WeightsUnavailable, WrongWeights
 from .review.approvals.errors import StillExecuting
-from .runs.errors import ActionUncertain, CeilingReached, NotResumable, OutcomeNotStored
+from .runs.errors import (
+    ActionUncertain,
+    CeilingReached,
+    InnerActionBlocked,
+    NotResumable,
+    OutcomeNotStored,
+    ResumeFailed,
+    RunEnded,
+)
 from .runs.store.runs import TakenOver
 
 __all__ = [
@@ -55,11 +66,14 @@ __all__ = [
     "BadSettings",
     "CeilingReached",
     "HandrailError",
+    "InnerActionBlocked",
     "MissingExtra",
     "ModelUnavailable",
     "NotFound",
     "NotResumable",
     "OutcomeNotStored",
+    "ResumeFailed",
+    "RunEnded",
     "StillExecuting",
     "StoreBusy",
     "StoreDamaged",

@@ -14,7 +14,8 @@ from pydantic_ai.usage import RequestUsage
 
 from handrail import GovernedAgent, RunRequest, Runtime, Settings, feedback, govern, tool, use_runtime
 from handrail.config.settings import Ceilings, PriceOverride
-from handrail.review.approvals.store import decide, list_approvals
+from handrail.review.approvals.queries import list_approvals
+from handrail.review.approvals.store import decide
 from handrail.testing import VirtualClock
 from handrail.worker import run_due_jobs
 
@@ -132,7 +133,7 @@ async def fill(folder: Path, until: datetime, runs: int = 160) -> Runtime:
 
 async def _decide_some(runtime: Runtime, desk: Desk) -> None:
     now, roles = runtime.clock.now(), runtime.settings.roles
-    pending = await runtime.database.read(list_approvals(state="pending", tenant=None, limit=1, before=None))
+    pending = await runtime.database.read(list_approvals(now, state="pending", tenant=None, limit=1, before=None))
     for approval in pending:
         await runtime.database.write(
             decide(approval.approval_id, "approved", "mia", roles, "charged twice, checked", now)

@@ -12,7 +12,7 @@ from handrail.traces.store.spans import SpanBatch
 from tests.browser.conftest import NOON
 from tests.server.live_server import LiveServer
 
-MENU = ("Overview", "Runs", "Inbox", "Traces", "Steps", "Cost", "Spending", "Evals")
+MENU = ("Overview", "Runs", "Inbox", "Traces", "Steps", "Cost", "Spending", "Evals", "Jobs")
 LARGE = "ab" * 16
 
 
@@ -137,7 +137,7 @@ def test_search_and_order(page: Page) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", ["/", "/runs", "/inbox", "/traces", "/steps", "/cost", "/spending", "/evals"])
+@pytest.mark.parametrize("path", ["/", "/runs", "/inbox", "/traces", "/steps", "/cost", "/spending", "/evals", "/jobs"])
 def test_pages_fit_on_a_phone(page: Page, path: str) -> None:
     """At a width of 360 pixels a page scrolls vertically only; wide tables scroll by themselves."""
     page.set_viewport_size({"width": 360, "height": 740})

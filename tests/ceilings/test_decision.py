@@ -129,7 +129,8 @@ def test_a_cost_without_a_bound_is_refused_under_a_ceiling_on_money(limits: Limi
     assert refusal == Refusal.of_unbounded(("extra_body.n", "a document"))
     assert (refusal.scope, refusal.resets_at) == ("unbounded", None)
     assert str(refusal) == (
-        "unbounded: a request with extra_body.n, a document can cost any amount, and there is a ceiling on money; "
+        "unbounded: a request with extra_body.n, a document has no known bound on its cost, and there is a "
+        "ceiling on money; "
         'send it without, or set unbounded = "allow" under [ceilings.agents.NAME]'
     )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from handrail.config.settings import AgentCeilings, Ceilings, PriceOverride, Settings
+from handrail.config.settings import AgentCeilings, Ceilings, PriceOverride, Settings, WorkerSettings
 from handrail.config.sources import load_settings
 from handrail.kernel.errors import BadSettings
 
@@ -227,3 +227,25 @@ def test_an_invalid_ceiling_is_named(tmp_path: Path, line: str, problem: str) ->
     message = refusal(tmp_path, f"[ceilings]\n{line}\n")
     assert "ceilings." in message
     assert problem in message
+
+
+def test_the_worker_is_a_table(tmp_path: Path) -> None:
+    """What `[worker]` leaves out keeps its default; a variable changes one entry."""
+    settings = load(tmp_path, "[worker]\nconcurrency = 3", {"HANDRAIL_WORKER__GRACE_SECONDS": "0"})
+    assert settings.worker == WorkerSettings(concurrency=3, grace_seconds=0, job_seconds=3_600)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("concurrency = 0", "worker.concurrency: expected greater than 0"),
+        ("concurrency = 1.5", "worker.concurrency: expected a valid integer"),
+        ("grace_seconds = -1", "worker.grace_seconds: expected greater than or equal to 0"),
+        ("grace_seconds = inf", "worker.grace_seconds: expected a finite number"),
+        ("job_seconds = 0", "worker.job_seconds: expected greater than 0"),
+        ("job_second = 1", "worker.job_second: unknown; did you mean job_seconds or"),
+    ],
+)
+def test_an_invalid_worker_setting_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    """A setting of the worker that is not valid is named with what is expected."""
+    assert problem in refusal(tmp_path, f"[worker]\n{line}")

@@ -7,7 +7,8 @@ import pytest
 
 from handrail.kernel.db.database import Database
 from handrail.kernel.errors import NotFound
-from handrail.review.approvals.store import decide, erase_approvals, load_approvals, propose
+from handrail.review.approvals.queries import load_approvals
+from handrail.review.approvals.store import decide, erase_approvals, propose
 from handrail.review.feedback import Feedback, add_feedback, erase_feedback, load_feedback
 from handrail.runs.fingerprint import Fingerprint, FingerprintedRequest, sha256
 from handrail.runs.store import runs as runs_store
@@ -94,15 +95,15 @@ async def test_a_user_of_another_tenant_is_another(database: Database) -> None:
 
 
 async def test_approvals_are_emptied(database: Database) -> None:
-    """Approvals keep tool and decision but lose arguments and notes, and pending ones are withdrawn."""
+    """Approvals keep tool and decision but lose arguments and notes, and those that were not executed are withdrawn."""
     await database.write(propose([approval("apr_1"), approval("apr_2"), approval("apr_3", run_id="run_2")]))
     await database.write(decide("apr_1", "approved", "ann", ROLES, "she was angry", NOW))
     assert await database.write(erase_approvals(["run_1"])) == [2]
-    first, second = await database.read(load_approvals("run_1"))
-    assert (first.state, first.decided_by, first.tool) == ("approved", "ann", "refund")
+    first, second = await database.read(load_approvals("run_1", NOW))
+    assert (first.state, first.decided_by, first.tool) == ("withdrawn", "ann", "refund")
     assert (dict(first.arguments), first.note) == ({}, None)
     assert (second.state, dict(second.arguments)) == ("withdrawn", {})
-    [other] = await database.read(load_approvals("run_2"))
+    [other] = await database.read(load_approvals("run_2", NOW))
     assert other == approval("apr_3", run_id="run_2")
 
 

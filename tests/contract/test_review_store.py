@@ -19,29 +19,33 @@ from handrail.review.approvals.model import (
     EXECUTION_LEASE,
     AlreadyExecuted,
     Approval,
+    CallDiffers,
     Execute,
     NotApproved,
     UnknownEffect,
     digest,
 )
+from handrail.review.approvals.queries import list_approvals, load_approval, load_approvals
 from handrail.review.approvals.store import (
     begin,
     complete,
     decide,
+    decline,
     expire,
     fail,
-    list_approvals,
-    load_approval,
-    load_approvals,
     propose,
+    reconcile_uncertain,
     recover,
     renew_execution,
+    settle_uncertain,
     withdraw,
+    withdraw_unexecuted,
 )
 from handrail.review.feedback import Feedback, add_feedback, list_feedback, load_feedback, mark_used_in_case
-from tests.review.samples import ARGUMENTS, DIGEST, NOW, ROLES, approval
+from tests.review.samples import ARGUMENTS, DIGEST, NOW, ROLES, SCHEMA_HASH, approval
 
 LATE = NOW + DECISION_PERIOD
+GONE = "its process died while it was being executed"
 MINUTE = timedelta(minutes=1)
 
 
@@ -50,11 +54,11 @@ def approve(approval_id: str = "apr_1", person: str = "ann") -> Any:
 
 
 async def _load(database: Database, approval_id: str = "apr_1") -> Approval:
-    return await database.read(load_approval(approval_id))
+    return await database.read(load_approval(approval_id, NOW))
 
 
 async def _ids(database: Database, **overrides: Any) -> list[str]:
-    filters = {"state": None, "tenant": None, "limit": 10, "before": None, **overrides}
+    filters = {"now": NOW, "state": None, "tenant": None, "limit": 10, "before": None, **overrides}
     return [listed.approval_id for listed in await database.read(list_approvals(**filters))]
 
 
@@ -65,10 +69,12 @@ def _resumes(conn: Connection) -> Sequence[str]:
 async def test_an_approval_is_loaded_as_proposed(database: Database) -> None:
     """An approval is loaded as it was proposed, with any text in its arguments, by id or run; a prefix is unique."""
     odd = {"nul": "a\x00b", "half": "\ud83d", "ключ": [None, True, 1.5, {"b": 1, "a": 2}], "large": 2**70}
-    proposed = approval(arguments=odd, digest=digest("refund", odd), idempotent=True, approver="requester", round=3)
+    proposed = approval(
+        arguments=odd, digest=digest("refund", odd, SCHEMA_HASH), idempotent=True, approver="requester", round=3
+    )
     await database.write(propose([proposed, approval("apr_2", run_id="run_2")]))
     assert await _load(database) == proposed
-    assert await database.read(load_approvals("run_1")) == [proposed]
+    assert await database.read(load_approvals("run_1", NOW)) == [proposed]
     with pytest.raises(NotFound, match=r"several .* begin with 'apr_'; `handrail approvals list`"):
         await _load(database, "apr_")
     with pytest.raises(NotFound, match=r"no approval .* 'apr_3'; `handrail approvals list`"):
@@ -79,8 +85,8 @@ async def test_a_tenant_gets_its_own_approvals(database: Database) -> None:
     """Another tenant's approval is neither found nor listed."""
     await database.write(propose([approval(), approval("apr_2", tenant="other")]))
     with pytest.raises(NotFound):
-        await database.read(load_approval("apr_2", "acme"))
-    assert (await database.read(load_approval("apr", "other"))).approval_id == "apr_2"
+        await database.read(load_approval("apr_2", NOW, "acme"))
+    assert (await database.read(load_approval("apr", NOW, "other"))).approval_id == "apr_2"
     assert await _ids(database, tenant="acme") == ["apr_1"]
     assert await _ids(database, hidden=["acme"]) == ["apr_2"]
 
@@ -130,12 +136,12 @@ async def test_only_approvers_may_decide(database: Database) -> None:
 
 
 async def test_a_decision_is_final(database: Database) -> None:
-    """A second decision is refused with the first one, and withdrawing or expiring changes nothing."""
+    """A second decision is refused with the first one, and expiring changes nothing."""
     await database.write(propose([approval()]))
     [decided] = await database.write(approve())
     with pytest.raises(AlreadyDecided, match=r"approved by ann at 2026-01-01T00:01:00"):
         await database.write(decide("apr_1", "denied", "bob", ROLES, None, NOW + MINUTE))
-    assert await database.write(expire("apr_1", LATE), withdraw("run_1")) == [False, 0]
+    assert await database.write(expire("apr_1", LATE)) == [False]
     assert await _load(database) == decided
 
 
@@ -218,15 +224,15 @@ async def test_a_failed_action_is_not_executed_again(database: Database) -> None
     """A failed action keeps its error and is not executed again, since it may have happened."""
     await database.write(propose([approval(idempotent=True)]), approve())
     assert await database.write(begin("apr_1", DIGEST, NOW), fail("apr_1", "timed out")) == [Execute(), True]
-    assert await database.write(begin("apr_1", DIGEST, LATE)) == [NotApproved("failed")]
+    assert await database.write(begin("apr_1", DIGEST, LATE)) == [UnknownEffect("it failed: timed out")]
     assert (await _load(database)).result == "timed out"
 
 
 async def test_a_changed_call_is_not_the_approved_one(database: Database) -> None:
     """A call with other arguments is not executed, and the approved one still can be."""
     await database.write(propose([approval()]), approve())
-    changed = digest("refund", {**ARGUMENTS, "order": 1043})
-    assert await database.write(begin("apr_1", changed, NOW)) == [NotApproved("approved")]
+    changed = digest("refund", {**ARGUMENTS, "order": 1043}, SCHEMA_HASH)
+    assert await database.write(begin("apr_1", changed, NOW)) == [CallDiffers()]
     assert await database.write(begin("apr_1", DIGEST, NOW)) == [Execute()]
     with pytest.raises(NotFound, match="no approval apr_2"):
         await database.write(begin("apr_2", DIGEST, NOW))
@@ -240,14 +246,14 @@ async def test_an_execution_with_an_expired_lease(database: Database, idempotent
     assert await database.write(renew_execution("apr_1", until)) == [True]
     with pytest.raises(StillExecuting):
         await database.write(begin("apr_1", DIGEST, until - MINUTE))
-    expected = Execute() if idempotent else UnknownEffect()
+    expected = Execute() if idempotent else UnknownEffect(GONE)
     assert await database.write(begin("apr_1", DIGEST, until)) == [expected]
     if idempotent:
         with pytest.raises(StillExecuting):
             await database.write(begin("apr_1", DIGEST, until))
     else:
         assert await database.write(begin("apr_1", DIGEST, until), renew_execution("apr_1", LATE)) == [
-            UnknownEffect(),
+            UnknownEffect(GONE),
             False,
         ]
         assert (await _load(database)).state == "unknown_after_crash"
@@ -268,21 +274,118 @@ async def test_recovery_after_a_takeover(database: Database) -> None:
         "lost": "unknown_after_crash",
         "open": "pending",
     }
-    assert approvals == await database.read(load_approvals("run_1"))
+    assert approvals == await database.read(load_approvals("run_1", NOW))
     assert (await _load(database, "other")).state == "executing"
-    assert await database.write(begin("again", DIGEST, NOW), begin("lost", DIGEST, NOW)) == [Execute(), UnknownEffect()]
+    assert await database.write(begin("again", DIGEST, NOW), begin("lost", DIGEST, NOW)) == [
+        Execute(),
+        UnknownEffect(GONE),
+    ]
 
 
 async def test_withdrawn_approvals(database: Database) -> None:
-    """Withdrawing closes a run's pending approvals without resuming it, and decided ones are unchanged."""
-    await database.write(propose([approval("a"), approval("b"), approval("c", run_id="run_2")]), approve("a"))
-    assert await database.write(withdraw("run_1")) == [1]
+    """Withdrawing ends a run's approvals that were not begun, without resuming it; others are unchanged."""
+    proposed = [*(approval(id_) for id_ in "abd"), approval("c", run_id="run_2")]
+    await database.write(propose(proposed), approve("a"), approve("d"), begin("d", DIGEST, NOW))
+    assert await database.write(withdraw("run_1")) == [2]
     with pytest.raises(AlreadyDecided, match="withdrawn"):
         await database.write(approve("b"))
-    assert await database.write(expire("b", LATE)) == [False]
+    assert await database.write(expire("b", LATE), begin("a", DIGEST, NOW)) == [False, NotApproved("withdrawn")]
     assert await _ids(database, state="pending") == ["c"]
-    assert await _ids(database, state="withdrawn") == ["b"]
+    assert await _ids(database, state="withdrawn") == ["a", "b"]
+    assert await _ids(database, state="executing") == ["d"]
     assert await database.read(_resumes) == []
+
+
+async def test_an_action_that_is_not_executed_keeps_the_reason(database: Database) -> None:
+    """An approved action may be withdrawn before it is begun, or declined by its tool after that, with a reason."""
+    await database.write(propose([approval("a"), approval("b")]), approve("a"), approve("b"))
+    assert await database.write(decline("b", "no"), withdraw_unexecuted("a", "paid already\x00")) == [False, True]
+    assert await database.write(begin("b", DIGEST, NOW), decline("b", "order not found")) == [Execute(), True]
+    assert await database.write(withdraw_unexecuted("a", "again"), decline("b", "again")) == [False, False]
+    begun = await database.write(begin("a", DIGEST, NOW), begin("b", DIGEST, NOW))
+    assert begun == [NotApproved("withdrawn", "paid already\\x00"), NotApproved("withdrawn", "order not found")]
+
+
+async def _uncertain(database: Database, *ids: str) -> None:
+    """Leaves the actions uncertain: the first failed, the process that executed the others is gone."""
+    first = ids[0]
+    await database.write(propose([approval(id_) for id_ in ids]))
+    await database.write(*map(approve, ids), *(begin(id_, DIGEST, NOW) for id_ in ids), fail(first, "timed out"))
+    await database.write(recover("run_1", NOW))
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_an_uncertain_action_is_settled(database: Database, happened: bool) -> None:
+    """A settled action is executed without a result, or may be executed once more; the last one resumes the run."""
+    await _uncertain(database, "a", "b")
+    before = await database.read(_resumes)
+    [first] = await database.write(settle_uncertain("a", happened, "bob", ROLES, "asked\x00", LATE))
+    assert first == await _load(database, "a")
+    assert (first.state, first.attempts, first.result) == ("executed" if happened else "approved", 1, None)
+    assert (first.settled_by, first.settled_at, first.reason) == ("bob", LATE, "asked\\x00")
+    assert (first.decided_by, first.note) == ("ann", None)
+    assert await database.read(_resumes) == before
+    await database.write(settle_uncertain("b", True, "ann", ROLES, None, LATE))
+    assert await database.read(_resumes) == [*before, "resume:run_1:1:b:1"]
+    expected = AlreadyExecuted(None, is_known=False) if happened else Execute()
+    assert await database.write(begin("a", DIGEST, LATE)) == [expected]
+
+
+async def test_each_settlement_resumes_the_run(database: Database) -> None:
+    """An action that fails again after it was settled can be settled again, which resumes the run again."""
+    await _uncertain(database, "a")
+    await database.write(settle_uncertain("a", False, "ann", ROLES, None, NOW))
+    await database.write(begin("a", DIGEST, NOW), fail("a", "timed out again"))
+    [settled] = await database.write(settle_uncertain("a", False, "ann", ROLES, None, NOW))
+    assert (settled.attempts, settled.state) == (2, "approved")
+    assert await database.read(_resumes) == ["resume:run_1:1", "resume:run_1:1:a:1", "resume:run_1:1:a:2"]
+
+
+async def test_only_uncertain_actions_are_settled(database: Database) -> None:
+    """Settling needs the right to decide, and an action that is uncertain; all else changes nothing."""
+    await _uncertain(database, "a")
+    uncertain = await _load(database, "a")
+    with pytest.raises(NotPermitted, match=r"eve may not settle it; only members of the role lead .* ann, bob"):
+        await database.write(settle_uncertain("a", True, "eve", ROLES, None, NOW))
+    with pytest.raises(NotFound, match="no approval b"):
+        await database.write(settle_uncertain("b", True, "ann", ROLES, None, NOW))
+    assert await _load(database, "a") == uncertain
+    await database.write(settle_uncertain("a", True, "ann", ROLES, None, NOW))
+    with pytest.raises(AlreadyDecided, match="approval a is executed"):
+        await database.write(settle_uncertain("a", False, "bob", ROLES, None, NOW))
+    await database.write(propose([approval("c")]))
+    with pytest.raises(AlreadyDecided, match="approval c is pending"):
+        await database.write(settle_uncertain("c", False, "bob", ROLES, None, NOW))
+
+
+async def test_a_tool_settles_its_uncertain_action(database: Database) -> None:
+    """What a tool's reconcile says is stored as its finding; it changes nothing of an action that is not uncertain."""
+    await _uncertain(database, "a", "b")
+    before = await database.read(_resumes)
+    await database.write(reconcile_uncertain("a", True, LATE), reconcile_uncertain("b", False, LATE))
+    settled, again = await _load(database, "a"), await _load(database, "b")
+    assert (settled.state, settled.settled_by, settled.settled_at) == ("executed", None, LATE)
+    assert (again.state, again.reason) == ("approved", "reconcile: it did not happen")
+    await database.write(reconcile_uncertain("a", False, LATE))
+    assert await _load(database, "a") == settled
+    assert await database.read(_resumes) == before
+
+
+async def test_overdue_approvals_are_listed_as_expired(database: Database) -> None:
+    """From its expiry on, a pending approval is read as expired, before any job has changed it."""
+    await database.write(propose([approval("a"), approval("b", expires_at=LATE + MINUTE), approval("c")]), approve("c"))
+    assert await _ids(database, state="pending", now=LATE - MINUTE) == ["a", "b"]
+    assert await _ids(database, state="expired", now=LATE - MINUTE) == []
+    assert await _ids(database, state="pending", now=LATE) == ["b"]
+    assert await _ids(database, state="expired", now=LATE) == ["a"]
+    assert (await database.read(load_approval("a", LATE))).state == "expired"
+    assert [read.state for read in await database.read(load_approvals("run_1", LATE))] == [
+        "expired",
+        "pending",
+        "approved",
+    ]
+    await database.write(expire("a", LATE))
+    assert await _ids(database, state="expired", now=LATE) == ["a"]
 
 
 def feedback(feedback_id: str = "v1", **overrides: Any) -> Feedback:

@@ -22,12 +22,14 @@ from handrail.review.approvals.model import (
     Execute,
     UnknownEffect,
 )
-from handrail.review.approvals.store import begin, load_approval, propose, recover
+from handrail.review.approvals.queries import load_approval
+from handrail.review.approvals.store import begin, propose, recover
 from tests.crash.processes import read_line, running, write_line
 from tests.review.samples import DIGEST, approval
 
 PROCESSES = 3
 APPROVALS = 8
+GONE = UnknownEffect("its process died while it was being executed")
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def _write(database: Database, op: Operation[Any]) -> object:
 
 
 def _state(database: Database, approval_id: str) -> str:
-    return database.read_now(load_approval(approval_id)).state
+    return database.read_now(load_approval(approval_id, SystemClock().now())).state
 
 
 def _effects(file: Path) -> list[str]:
@@ -79,8 +81,8 @@ def test_racing_processes_decide_once_and_execute_once(database: Database, store
 @pytest.mark.parametrize(
     ("place", "effects", "state", "begun"),
     [
-        ("begun", 0, "unknown_after_crash", UnknownEffect()),
-        ("effected", 1, "unknown_after_crash", UnknownEffect()),
+        ("begun", 0, "unknown_after_crash", GONE),
+        ("effected", 1, "unknown_after_crash", GONE),
         ("completed", 1, "executed", AlreadyExecuted({"paid": True})),
     ],
 )

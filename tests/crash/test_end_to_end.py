@@ -1,36 +1,21 @@
 """The end-to-end scenario is killed at any of its commits and restarted, on SQLite and on Postgres."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
 
-from handrail.kernel.db.database import Database
-from handrail.kernel.db.engine import store_url
-from handrail.kernel.db.schema import upgrade
-from tests.crash.processes import read_line, write_line
+from tests.crash.processes import read_line, running, write_line
 
-PROGRAM = Path(__file__).parent / "programs" / "end_to_end.py"
 SHARES = 4
 """The kills are divided among this many tests, which run in parallel."""
 
 
 def crashes(first: int, step: int, store: Callable[[], str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the number of each kill and the report after it, up to the first kill that was not reached."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, str(PROGRAM), str(first), str(step)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with running("end_to_end", str(first), str(step)) as process:
         for kill in count(first, step):
             write_line(process, store())
             line = read_line(process)
@@ -39,34 +24,6 @@ def crashes(first: int, step: int, store: Callable[[], str]) -> Iterator[tuple[i
             yield kill, report
             if not report["killed"]:
                 break
-
-
-@pytest.fixture
-def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """A function that creates an empty store and returns its address."""
-    with ExitStack() as stack:
-        if request.param == "sqlite":
-            Database.open("empty.db", tmp_path).close()
-
-            def create() -> str:
-                file = tmp_path / f"{len(list(tmp_path.iterdir()))}.db"
-                shutil.copy(tmp_path / "empty.db", file)
-                return f"sqlite:///{file}"
-        else:
-            server = request.getfixturevalue("postgres")
-            url = stack.enter_context(server.database())
-            upgrade(store_url(url, Path()))
-            engine = create_engine(url)
-            stack.callback(engine.dispose)
-            tables = ", ".join(set(inspect(engine).get_table_names()) - {"alembic_version"})
-
-            def create() -> str:
-                # A new database for each kill would take seconds.
-                with engine.begin() as conn:
-                    conn.execute(text(f"TRUNCATE {tables}"))
-                return str(url)
-
-        yield create
 
 
 def kill_at_commits(first: int, step: int, store: Callable[[], str]) -> int:

@@ -13,10 +13,7 @@ import pytest
 from handrail.evals.eval_set.lock import freeze
 from handrail.kernel.clock import SystemClock
 from tests.cli.terminal import PROGRAM, Folder, environment
-from tests.crash import test_end_to_end
 from tests.crash.processes import read_line, running, write_line
-
-stores = test_end_to_end.stores
 
 EXPECTED = sorted(f"{case_id} {trial}" for case_id in ("one", "two", "refund") for trial in (1, 2))
 COST = 20_000_000

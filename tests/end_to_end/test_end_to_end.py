@@ -15,7 +15,8 @@ from handrail.evals.eval_set.model import load_eval_set
 from handrail.evals.from_production.from_run import add_case
 from handrail.evals.gate.baseline import create_baseline
 from handrail.evals.gate.gate import run_gate
-from handrail.review.approvals.store import decide, list_approvals
+from handrail.review.approvals.queries import list_approvals
+from handrail.review.approvals.store import decide
 from handrail.review.feedback import load_feedback
 from handrail.testing import VirtualClock
 from handrail.traces.analysis.tree import span_tree
@@ -81,7 +82,9 @@ async def test_from_a_production_run_to_a_passing_gate(runtime: Runtime, shop: S
     assert len({blocked.agent_hash, passed.agent_hash, blocked.baseline.agent_hash}) == 3
 
     # Trials leave no approvals behind, and each of their requests was held and settled.
-    waiting = await runtime.database.read(list_approvals(state="pending", tenant=None, limit=100, before=None))
+    waiting = await runtime.database.read(
+        list_approvals(runtime.clock.now(), state="pending", tenant=None, limit=100, before=None)
+    )
     assert waiting == []
     held = await runtime.database.read(lambda conn: conn.execute(select(holds.c.state)).scalars().all())
     assert held == ["settled"] * len(shop.calls.read_text().split())

@@ -29,7 +29,7 @@ from handrail.evals.scorers.score import TrialScore
 from handrail.evals.spec import EVALS_TENANT
 from handrail.evals.store.eval_runs import Trial, list_eval_runs, load_eval_run
 from handrail.kernel.money import nano_usd
-from handrail.review.approvals.store import list_approvals
+from handrail.review.approvals.queries import list_approvals
 from handrail.runs.store.queries import list_runs
 from handrail.testing import VirtualClock, sandbox
 
@@ -426,7 +426,9 @@ async def test_approvals_of_trials_are_withdrawn(runtime: Runtime, cases: Path) 
     spec = echo_spec(cases, propose, tools=[tool(refund, effect="irreversible")])
     report = await run_evals(runtime, spec)
     assert {trial.outcome for trial in report.trials} == {"awaiting_approval"}
-    approvals = await runtime.database.read(list_approvals(state=None, tenant=None, limit=9, before=None))
+    approvals = await runtime.database.read(
+        list_approvals(runtime.clock.now(), state=None, tenant=None, limit=9, before=None)
+    )
     assert [approval.state for approval in approvals] == ["withdrawn"] * 4
 
 

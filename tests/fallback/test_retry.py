@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_ai import ModelRetry
 
-from handrail.fallback.retry import MAX_RETRIES, MalformedTwice, OneRetry, stricter_instruction
+from handrail.fallback.retry import MAX_RETRIES, MalformedTwice, OneRetry, Rejection, stricter_instruction
 
 
 class Order(BaseModel, extra="forbid"):
@@ -23,41 +23,39 @@ def rejected(value: object) -> ValidationError:
 
 
 def test_the_first_malformed_answer_is_retried() -> None:
-    """The first malformed answer gets the retry, with an instruction for the request that repeats it."""
-    retry, first, second = OneRetry(), object(), object()
-    retry.reject(first, "validate output", rejected({"number": "x"}))
-    assert (retry.instruction_after(first) or "").startswith("Your last answer was rejected")
-    assert retry.instruction_after(second) is None
-    assert retry.used == 1
-
-
-def test_several_mistakes_in_one_response() -> None:
-    """All mistakes of one response use the retry once."""
-    retry, response = OneRetry(), object()
-    for _ in range(3):
-        retry.reject(response, "find the tool")
+    """The first malformed answer gets the retry, with an instruction for it."""
+    retry = OneRetry()
+    rejection = Rejection("validate output", rejected({"number": "x"}))
+    retry.check_left(rejection)
+    assert retry.use(rejection).startswith("Your last answer was rejected")
     assert retry.used == 1
 
 
 @given(st.lists(st.booleans(), max_size=20))
 def test_success_does_not_reset_the_retry(validity: list[bool]) -> None:
     """The second malformed answer of a run is the last, with any number of valid ones in between."""
-    retry = OneRetry()
+    retry, rejection = OneRetry(), Rejection("validate output", ModelRetry("no"))
     for index, valid in enumerate(validity):
-        response = object()
         if valid:
-            assert retry.instruction_after(response) is None
-        elif validity[:index].count(False) < MAX_RETRIES:
-            retry.reject(response, "validate output", ModelRetry("no"))
+            continue
+        if validity[:index].count(False) < MAX_RETRIES:
+            retry.use(rejection)
         else:
             with pytest.raises(MalformedTwice):
-                retry.reject(response, "validate output", ModelRetry("no"))
+                retry.use(rejection)
 
 
 def test_a_resumed_run() -> None:
     """A retry that was used before a run was resumed is not available after it."""
     with pytest.raises(MalformedTwice, match="validate find: no"):
-        OneRetry(used=1).reject(object(), "validate find", ModelRetry("no"))
+        OneRetry(used=1).use(Rejection("validate find", ModelRetry("no")))
+
+
+def test_the_reason_repeats_no_value() -> None:
+    """The error says what was wrong with an answer, without the values that it had."""
+    with pytest.raises(MalformedTwice, match="number: Input should be a valid integer") as caught:
+        OneRetry(used=1).use(Rejection("validate output", rejected({"number": "a secret"})))
+    assert "secret" not in str(caught.value)
 
 
 @given(st.text(string.ascii_uppercase, min_size=12, max_size=40))

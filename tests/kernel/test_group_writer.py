@@ -60,3 +60,28 @@ def test_each_reason_without_a_lock_is_logged_once(tmp_path: Path, caplog: pytes
         "another process checkpoints the store",
         "no checkpoint lock, so the write-ahead log grows: no space",
     ]
+
+
+def test_a_write_without_a_connection_fails(tmp_path: Path) -> None:
+    """If no connection can be opened, a write raises the error instead of waiting for ever, and later ones succeed."""
+    database = Database.open("handrail.db", tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sqlalchemy.Engine.connect", Mock(side_effect=OSError("too many open files")))
+        with pytest.raises(OSError, match="too many open files"):
+            database._writer.submit([_nothing]).result(10)
+    database._writer.submit([_nothing]).result(10)
+    database.close()
+
+
+def test_a_failing_checkpoint_does_not_stop_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a checkpoint raises, later writes are committed."""
+    monkeypatch.setattr("handrail.kernel.db.group_writer.CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr("filelock.FileLock.acquire", Mock(side_effect=RuntimeError("unexpected")))
+    database = Database.open("handrail.db", tmp_path)
+    for _ in range(3):
+        database._writer.submit([_nothing]).result(10)
+    database.close()
+
+
+def _nothing(conn: Connection) -> None:
+    conn.execute(text("SELECT 1"))

@@ -256,3 +256,18 @@ def test_names_are_not_repeated() -> None:
         "extra_headers.anthropic-beta",
         "earlier results of native tool file_search",
     )
+
+
+def test_beta_switches_of_a_client() -> None:
+    """A client that sends a beta switch with every request is named; its other headers are its own affair."""
+    openai = pytest.importorskip("openai")
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    def names(**headers: str) -> tuple[str, ...]:
+        client = openai.AsyncOpenAI(api_key="test", default_headers=headers)
+        model = OpenAIChatModel("gpt-4o", provider=OpenAIProvider(openai_client=client))
+        return unbounded_parts(model, {}, ModelRequestParameters(), [])
+
+    assert names(**{"openai-beta": "responses=v2", "x-team": "a"}) == ("default_headers.openai-beta",)
+    assert names(**{"x-team": "a"}) == ()

@@ -8,7 +8,8 @@ from handrail.testing import VirtualClock
 NOW = VirtualClock().now()
 ROLES = {"lead": ("ann", "bob"), "empty": ()}
 ARGUMENTS = {"order": 1042, "reason": "charged twice"}
-DIGEST = digest("refund", ARGUMENTS)
+SCHEMA_HASH = "5c" * 32
+DIGEST = digest("refund", ARGUMENTS, SCHEMA_HASH)
 
 
 def approval(approval_id: str = "apr_1", **overrides: Any) -> Approval:
@@ -21,6 +22,7 @@ def approval(approval_id: str = "apr_1", **overrides: Any) -> Approval:
         "tool": "refund",
         "call_id": f"call_{approval_id}",
         "arguments": ARGUMENTS,
+        "schema_hash": SCHEMA_HASH,
         "digest": DIGEST,
         "approver": "role:lead",
         "idempotent": False,

@@ -23,32 +23,36 @@ from handrail.review.approvals.model import (
     DECISION_PERIOD,
     EXECUTION_LEASE,
     TRANSITIONS,
+    UNCERTAIN,
     AlreadyExecuted,
     Approval,
     BeginResult,
+    CallDiffers,
     Execute,
     NotApproved,
     State,
     Transition,
     UnknownEffect,
 )
+from handrail.review.approvals.queries import load_approvals
 from handrail.review.approvals.store import (
     begin,
     complete,
     decide,
     expire,
     fail,
-    load_approvals,
     propose,
     recover,
     renew_execution,
+    settle_uncertain,
     withdraw,
 )
 from handrail.testing import VirtualClock
-from tests.review.samples import DIGEST, ROLES, approval
+from tests.review.samples import DIGEST, NOW, ROLES, approval
 
 PEOPLE = {"role:lead": "ann", "requester": "u-17"}
 """A person who may decide, for each approver."""
+GONE = "its process died while it was being executed"
 RUNS = ("run_1", "run_2")
 Specs: TypeAlias = Sequence[tuple[str, bool]]
 SPECS = st.lists(st.tuples(st.sampled_from(sorted(PEOPLE)), st.booleans()), min_size=1, max_size=3)
@@ -59,6 +63,7 @@ STEPS = (
     *["approve"] * 4,
     *["begin"] * 4,
     *["complete", "fail", "take_over", "wait"] * 2,
+    *["happened", "again"],
     *["deny", "expire", "renew", "withdraw", "propose", "wait_for_days"],
 )
 
@@ -77,11 +82,14 @@ class Model:
     until: datetime | None = None
     result: object = None
     effects: int = 0
+    """How many times its execution was begun."""
+    settled_unexecuted: int = 0
+    """How many times a person said that it did not happen."""
 
     def move(self, move: Transition) -> bool:
         """Makes the move if the table allows it in this state, and returns whether it does."""
         before, after = TRANSITIONS[move]
-        if self.state != before:
+        if self.state not in before:
             return False
         self.state = after
         return True
@@ -118,6 +126,8 @@ class Approvals(RuleBasedStateMachine):
                 self._begin(self._pick(number, suited, "approved", "executing"), right, now)
             case "complete" | "fail":
                 self._end(self._pick(number, suited, "executing"), step, [None, number, {"paid": right}][number % 3])
+            case "happened" | "again":
+                self._settle_uncertain(self._pick(number, suited, *UNCERTAIN), step == "happened", right, now)
             case "renew":
                 self._renew(self._pick(number, suited, "executing"), now + 2 * EXECUTION_LEASE)
             case "expire":
@@ -162,7 +172,7 @@ class Approvals(RuleBasedStateMachine):
         assert self._write(expire(model.id, now)) is due
 
     def _begin(self, model: Model, right: bool, now: datetime) -> None:
-        expected = self._begun(model, now) if right else NotApproved(model.state)
+        expected = self._begun(model, now) if right else self._begun_differently(model, now)
         assert self._result_or_error(begin(model.id, DIGEST if right else "another", now)) == expected
         model.effects += expected == Execute()
 
@@ -174,6 +184,21 @@ class Approvals(RuleBasedStateMachine):
         op = complete(model.id, result) if move == "complete" else fail(model.id, str(result))
         assert self._write(op) is ended
 
+    def _settle_uncertain(self, model: Model, happened: bool, allowed: bool, now: datetime) -> None:
+        person = PEOPLE[model.approver] if allowed else "eve"
+        settled = self._result_or_error(settle_uncertain(model.id, happened, person, ROLES, None, now))
+        if not allowed:
+            assert settled is NotPermitted
+        elif not model.move("confirm" if happened else "retry"):
+            assert settled is AlreadyDecided
+        else:
+            assert isinstance(settled, Approval)
+            assert (settled.state, settled.settled_by, settled.settled_at) == (model.state, person, now)
+            model.until, model.result = None, None
+            model.settled_unexecuted += not happened
+            if all(other.round != model.round for other in self._in(*UNCERTAIN)):
+                self._resumed.add(f"resume:{model.run_id}:{model.round}:{model.id}:{model.effects}")
+
     def _renew(self, model: Model, until: datetime) -> None:
         executing = model.state == "executing"
         if executing:
@@ -183,7 +208,9 @@ class Approvals(RuleBasedStateMachine):
     def _take_over(self, run_id: str, now: datetime) -> None:
         of_run = [model for model in self._models if model.run_id == run_id]
         for model in of_run:
-            model.move("return" if model.idempotent else "lose_track")
+            if model.state == "executing":
+                model.move("return" if model.idempotent else "lose_track")
+                model.until = now
         recovered = self._write(recover(run_id, now))
         assert isinstance(recovered, list)
         assert [(entry.approval_id, entry.state) for entry in recovered] == [
@@ -202,16 +229,36 @@ class Approvals(RuleBasedStateMachine):
                 return StillExecuting
             model.move("begin_again" if model.idempotent else "lose_track")
             model.until = now + EXECUTION_LEASE
-            return Execute() if model.idempotent else UnknownEffect()
-        if model.state == "executed":
-            return AlreadyExecuted(model.result)
-        if model.state == "unknown_after_crash":
-            return UnknownEffect()
-        before = model.state
-        if not model.move("begin"):
-            return NotApproved(before)
-        model.until = now + EXECUTION_LEASE
-        return Execute()
+            return Execute() if model.idempotent else UnknownEffect(GONE)
+        if model.state == "approved":
+            model.move("begin")
+            model.until = now + EXECUTION_LEASE
+            return Execute()
+        return self._ended(model)
+
+    def _begun_differently(self, model: Model, now: datetime) -> BeginResult | type[StillExecuting]:
+        """The same for a call with other arguments."""
+        if model.state == "executing":
+            assert model.until is not None
+            if now < model.until:
+                return StillExecuting
+            model.move("lose_track")
+            return UnknownEffect(GONE)
+        if model.state == "approved" and model.until is not None:
+            model.move("lose_track")
+            return UnknownEffect(f"{GONE}, and the call has changed since")
+        return CallDiffers() if model.state in ("approved", "withdrawn") else self._ended(model)
+
+    def _ended(self, model: Model) -> BeginResult:
+        match model.state:
+            case "executed":
+                return AlreadyExecuted(model.result)
+            case "unknown_after_crash":
+                return UnknownEffect(GONE)
+            case "failed":
+                return UnknownEffect(f"it failed: {model.result}")
+            case other:
+                return NotApproved(other)
 
     def _write(self, op: Operation[Any]) -> object:
         [result] = self._database.write_now(op)
@@ -248,7 +295,7 @@ class Approvals(RuleBasedStateMachine):
 
     @invariant()
     def only_an_idempotent_action_may_be_repeated(self) -> None:
-        assert all(model.effects <= 1 for model in self._models if not model.idempotent)
+        assert all(model.effects <= 1 + model.settled_unexecuted for model in self._models if not model.idempotent)
 
     @invariant()
     def every_decided_round_resumes_its_run_once(self) -> None:
@@ -257,7 +304,7 @@ class Approvals(RuleBasedStateMachine):
 
 
 def _both_runs(conn: Connection) -> list[Approval]:
-    return [stored for run_id in RUNS for stored in load_approvals(run_id)(conn)]
+    return [stored for run_id in RUNS for stored in load_approvals(run_id, NOW)(conn)]
 
 
 def _proposed(model: Model, now: datetime) -> Approval:

@@ -13,6 +13,7 @@ from handrail.review.approvals.model import (
     TRANSITIONS,
     AlreadyExecuted,
     BeginResult,
+    CallDiffers,
     Execute,
     NotApproved,
     State,
@@ -20,6 +21,7 @@ from handrail.review.approvals.model import (
     UnknownEffect,
 )
 from handrail.review.approvals.state_machine import (
+    as_of,
     begin_execution,
     recovery_transition,
     why_not_open,
@@ -27,6 +29,7 @@ from handrail.review.approvals.state_machine import (
 )
 from tests.review.samples import DIGEST, NOW, ROLES, approval
 
+STATES = sorted({after for _, after in TRANSITIONS.values()} | {"pending"})
 DECIDED = {"decided_by": "ann", "decided_at": NOW}
 
 
@@ -75,6 +78,7 @@ def test_open_approvals(overrides: dict[str, Any], seconds: float, reason: str |
 
 
 LATE = NOW + EXECUTION_LEASE
+GONE = "its process died while it was being executed"
 
 
 @pytest.mark.parametrize(
@@ -84,11 +88,11 @@ LATE = NOW + EXECUTION_LEASE
         ("denied", True, False, None, NotApproved("denied")),
         ("expired", True, False, None, NotApproved("expired")),
         ("withdrawn", True, False, None, NotApproved("withdrawn")),
-        ("failed", True, False, None, NotApproved("failed")),
         ("approved", False, False, "begin", Execute()),
         ("executed", False, True, None, AlreadyExecuted({"paid": True})),
-        ("unknown_after_crash", False, True, None, UnknownEffect()),
-        ("executing", False, True, "lose_track", UnknownEffect()),
+        ("failed", True, False, None, UnknownEffect("it failed: timed out")),
+        ("unknown_after_crash", False, True, None, UnknownEffect(GONE)),
+        ("executing", False, True, "lose_track", UnknownEffect(GONE)),
         ("executing", True, True, "begin_again", Execute()),
     ],
 )
@@ -100,7 +104,7 @@ def test_who_may_execute(
         state=state,
         idempotent=idempotent,
         executing_until=LATE if state == "executing" else None,
-        result={"paid": True} if state == "executed" else None,
+        result={"executed": {"paid": True}, "failed": "timed out"}.get(state),
     )
     assert begin_execution(proposal, DIGEST, LATE if late else NOW) == (move, begun)
 
@@ -113,14 +117,29 @@ def test_a_running_execution_is_not_repeated(idempotent: bool) -> None:
         begin_execution(proposal, DIGEST, LATE - timedelta(microseconds=1))
 
 
-@pytest.mark.parametrize("state", sorted({state for move in TRANSITIONS.values() for state in move}))
+@pytest.mark.parametrize("state", STATES)
 def test_another_digest_never_executes(state: State) -> None:
-    """A call with other arguments than the approved ones begins in no state and gets no result."""
-    proposal = approval(state=state, idempotent=True, executing_until=NOW, result="secret")
-    assert begin_execution(proposal, "f" * 64, LATE) == (None, NotApproved(state))
+    """A call with other arguments than the approved ones never begins; it asks again, or is uncertain."""
+    proposal = approval(state=state, idempotent=True, executing_until=NOW, result="done", reason="why")
+    transition, begun = begin_execution(proposal, "f" * 64, LATE)
+    expected: dict[State, BeginResult] = {
+        "approved": UnknownEffect(f"{GONE}, and the call has changed since"),
+        "withdrawn": CallDiffers(),
+        "executing": UnknownEffect(GONE),
+        "executed": AlreadyExecuted("done"),
+        "failed": UnknownEffect("it failed: done"),
+        "unknown_after_crash": UnknownEffect(GONE),
+    }
+    assert begun == expected.get(state, NotApproved(state, "why"))
+    assert transition == ("lose_track" if state in ("approved", "executing") else None)
 
 
-@pytest.mark.parametrize("state", sorted({state for move in TRANSITIONS.values() for state in move}))
+def test_a_changed_call_that_was_not_begun_asks_again() -> None:
+    """A call that differs from the approved one, of which no attempt was made, is to be proposed again."""
+    assert begin_execution(approval(state="approved"), "f" * 64, NOW) == (None, CallDiffers())
+
+
+@pytest.mark.parametrize("state", STATES)
 def test_recovery_changes_only_executing_approvals(state: State) -> None:
     """An executing action returns to approved if idempotent and otherwise becomes unknown; other states stay."""
     expected = ("return", "lose_track") if state == "executing" else (None, None)
@@ -132,5 +151,15 @@ def test_recovery_changes_only_executing_approvals(state: State) -> None:
 
 def test_only_approved_actions_execute() -> None:
     """`executing` is reached only from `approved` or itself, and no move leaves a final state."""
-    assert {before for before, after in TRANSITIONS.values() if after == "executing"} == {"approved", "executing"}
-    assert {before for before, _ in TRANSITIONS.values()} == {"pending", "approved", "executing"}
+    into_execution = [before for before, after in TRANSITIONS.values() if after == "executing"]
+    assert frozenset().union(*into_execution) == {"approved", "executing"}
+    left = frozenset().union(*(before for before, _ in TRANSITIONS.values()))
+    assert left == {"pending", "approved", "executing", "failed", "unknown_after_crash"}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_overdue_approvals(state: State) -> None:
+    """From its expiry on, an approval that nobody decided counts as expired; other states stay."""
+    proposal = approval(state=state)
+    assert as_of(proposal, proposal.expires_at - timedelta(microseconds=1)) == proposal
+    assert as_of(proposal, proposal.expires_at).state == ("expired" if state == "pending" else state)

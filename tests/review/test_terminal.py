@@ -16,7 +16,8 @@ from handrail.kernel.db.database import Database
 from handrail.kernel.errors import NotFound
 from handrail.review.approvals.errors import AlreadyDecided, NotPermitted
 from handrail.review.approvals.model import DECISION_PERIOD, Approval
-from handrail.review.approvals.store import load_approval, propose
+from handrail.review.approvals.queries import load_approval
+from handrail.review.approvals.store import propose
 from tests.review.samples import approval
 
 TOML = '[roles]\nlead = ["ann", "bob"]\n'
@@ -50,7 +51,7 @@ def _propose(database: Database, approval_id: str = "apr_1", **overrides: Any) -
 
 
 def _load(database: Database) -> Approval:
-    return database.read_now(load_approval("apr_1"))
+    return database.read_now(load_approval("apr_1", SystemClock().now()))
 
 
 def test_an_empty_list_explains_approvals(approvals: Command) -> None:

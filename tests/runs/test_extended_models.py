@@ -49,7 +49,8 @@ class Longer(FunctionModel):
     """Raises the limit of the output after it was held."""
 
     async def request(self, messages: Any, settings: Any, parameters: Any) -> ModelResponse:
-        return await super().request(messages, {**settings, "max_tokens": 50_000}, parameters)
+        longer: Any = {**settings, "max_tokens": 50_000}
+        return await super().request(messages, longer, parameters)
 
 
 class Twofold(Again):

@@ -9,7 +9,21 @@ from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCall
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.usage import RequestUsage
 
-from handrail import Answered, Ended, Failed, FellBack, Retracted, RunRequest, govern
+from handrail import (
+    Answered,
+    AwaitingApproval,
+    Ended,
+    Failed,
+    FellBack,
+    Governance,
+    Retracted,
+    RunRequest,
+    Runtime,
+    govern,
+    tool,
+)
+from handrail.review.approvals.store import decide
+from handrail.runs.finish import OutputCut
 
 from .scripts import Count, Script, calls, counts, says
 
@@ -30,6 +44,21 @@ CASES = [
     (ended("content_filter", refusal="no"), "output_refused"),
     (ended("error"), "model_unavailable"),
     (ModelResponse([TextPart("half")], state="incomplete"), "output_cut"),
+    (ModelResponse([TextPart("half")], provider_name="openai"), "output_cut"),
+    (
+        ModelResponse([TextPart("half")], provider_name="openai", provider_details={"finish_reason": "error"}),
+        "model_unavailable",
+    ),
+    (
+        ModelResponse([TextPart("half")], provider_name="openai", provider_details={"finish_reason": "banana"}),
+        "output_cut",
+    ),
+    (
+        ModelResponse(
+            [TextPart("half")], provider_name="openai", finish_reason="stop", provider_details={"timestamp": 1}
+        ),
+        "output_cut",
+    ),
 ]
 
 
@@ -160,3 +189,94 @@ async def test_a_retry_without_room() -> None:
     assert outcome.fault.code == "output_malformed"
     assert "no room for a retry" in outcome.fault.detail
     assert len(script.requests) == 1
+
+
+async def test_several_answers_in_one_response() -> None:
+    """A response whose second answer is valid is not retried, also where an earlier response used the retry."""
+    several = says(ToolCallPart("final_result", {"count": "x"}), ToolCallPart("final_result", {"count": 1}))
+    outcome = await govern(Agent(Script(several).model, output_type=Count), name="a").run("hi", user="u")
+    assert isinstance(outcome, Answered)
+    assert (outcome.output, outcome.retried, outcome.path) == (Count(count=1), False, "happy")
+    outcome = await govern(Agent(Script(counts("x"), several).model, output_type=Count, retries=3), name="a").run(
+        "hi", user="u"
+    )
+    assert isinstance(outcome, Answered)
+    assert (outcome.output, outcome.retried) == (Count(count=1), True)
+
+
+async def test_a_blank_answer() -> None:
+    """A text of nothing but blanks is no answer."""
+    script = Script(says("  \n"), says("  "))
+    outcome = await govern(Agent(script.model), name="a").run("hi", user="u")
+    assert isinstance(outcome, Failed)
+    assert outcome.fault.code == "output_malformed"
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), TimeoutError("slow"), ConnectionError("refused")])
+async def test_the_agents_own_code_fails(error: Exception) -> None:
+    """What an agent's instructions or validators meet outside is not blamed on the model."""
+
+    def instructions() -> str:
+        raise error
+
+    outcome = await govern(Agent(Script(says("hi")).model, instructions=instructions), name="a").run("hi", user="u")
+    assert isinstance(outcome, Failed)
+    assert outcome.fault.code == "agent_failed"
+
+
+def refund(amount: int) -> str:
+    """Pays."""
+    return f"paid {amount}"
+
+
+async def approve_all(runtime: Runtime, outcome: Any) -> None:
+    for approval in outcome.approvals:
+        await runtime.database.write(decide(approval.approval_id, "approved", "u", {}, None, runtime.clock.now()))
+
+
+async def test_mistakes_beside_an_action_that_waits(runtime: Runtime) -> None:
+    """A mistake in a response that stops for people uses the retry, whose instruction the resumed run has."""
+    waiting = says(calls("nope"), calls("refund", amount=1))
+    script = Script(waiting, says("done"))
+    agent = govern(Agent(script.model, tools=[tool(refund, effect="irreversible")], retries=9), name="a")
+    paused = await agent.run("hi", user="u")
+    assert isinstance(paused, AwaitingApproval)
+    await approve_all(runtime, paused)
+    outcome = await agent.resume(paused.facts.run_id)
+    assert isinstance(outcome, Answered)
+    assert (outcome.retried, outcome.path) == (True, "fallback")
+    assert "only second try" in (script.infos[1].instructions or "")
+
+
+async def test_a_second_mistake_beside_an_action_that_waits(runtime: Runtime) -> None:
+    """The second response with a mistake does not stop for people again."""
+    script = Script(says(calls("nope"), calls("refund", amount=1)), says(calls("nope"), calls("refund", amount=2)))
+    agent = govern(Agent(script.model, tools=[tool(refund, effect="irreversible")], retries=9), name="a")
+    paused = await agent.run("hi", user="u")
+    await approve_all(runtime, paused)
+    outcome = await agent.resume(paused.facts.run_id)
+    assert isinstance(outcome, Failed)
+    assert outcome.fault.code == "output_malformed"
+
+
+async def test_going_on_with_a_stream_that_was_left() -> None:
+    """An agent that goes on after its reader left a stream early has no answer."""
+
+    async def stream(_messages: Any, _info: Any) -> Any:
+        yield "hel"
+        yield "lo"
+
+    async def go_on() -> None:
+        agent = Agent(FunctionModel(stream_function=stream))
+        async with agent.iter("hi", capabilities=[Governance(name="a", user="u")]) as run:
+            node: Any = run.next_node
+            while not Agent.is_end_node(node):
+                if Agent.is_model_request_node(node):
+                    stream_node: Any = node
+                    async with stream_node.stream(run.ctx) as events:
+                        async for _ in events:
+                            break
+                node = await run.next(node)
+
+    with pytest.raises(OutputCut):
+        await go_on()

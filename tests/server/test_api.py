@@ -190,6 +190,7 @@ def test_concurrent_requests_run_once(public: LiveServer, runtime: Runtime, shop
         ("GET", "/v1/approvals", "read"),
         ("POST", "/v1/approvals/apr_0/approve", "decide"),
         ("POST", "/v1/approvals/apr_0/deny", "decide"),
+        ("POST", "/v1/approvals/apr_0/settlement", "decide"),
         ("POST", "/v1/traces", "ingest"),
     ],
 )
@@ -198,7 +199,7 @@ def test_a_key_has_only_its_scopes(public: LiveServer, runtime: Runtime, method:
     others = make_key(runtime, "acme", *({"run", "read", "decide", "ingest"} - {scope}))  # type: ignore[arg-type]
     revoked = make_key(runtime, "acme", scope)  # type: ignore[arg-type]
     runtime.database.write_now(revoke_key(revoked.split("_")[1], runtime.clock.now()))
-    body = {"input": "x", "user": "u", "right": True, "by": "ann"}
+    body = {"input": "x", "user": "u", "right": True, "happened": True, "by": "ann"}
     for key, status, code in (
         (None, 401, "wrong_credentials"),
         (revoked, 401, "wrong_credentials"),

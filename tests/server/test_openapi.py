@@ -33,6 +33,7 @@ OPERATIONS = (
     "GET /v1/approvals",
     "POST /v1/approvals/{approval_id}/approve",
     "POST /v1/approvals/{approval_id}/deny",
+    "POST /v1/approvals/{approval_id}/settlement",
     "POST /v1/traces",
     "GET /v1/traces",
     "GET /v1/traces/{trace_id}",

@@ -3,7 +3,7 @@
 import pytest
 
 from handrail.access.errors import NotAllowed
-from handrail.server.tenancy import DEFAULT_TENANT, check_sees_evals, run_tenant, visible_tenant
+from handrail.server.tenancy import DEFAULT_TENANT, check_sees_evals, check_sees_jobs, run_tenant, visible_tenant
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,11 @@ def test_evals_are_for_operators() -> None:
     for tenant in ("acme", ""):
         with pytest.raises(NotAllowed, match="only operators"):
             check_sees_evals(tenant)
+
+
+def test_jobs_are_for_operators() -> None:
+    """An operator sees background jobs, which are of every tenant; a principal of one tenant does not."""
+    check_sees_jobs(None)
+    for tenant in ("acme", ""):
+        with pytest.raises(NotAllowed, match="only operators"):
+            check_sees_jobs(tenant)

@@ -12,7 +12,7 @@ from handrail import Runtime
 from handrail.access.login import new_user
 from tests.server.conftest import make_key
 from tests.server.live_server import LiveServer
-from tests.server.page_reader import logged_in
+from tests.server.page_reader import logged_in, token_in
 from tests.server.test_api import assert_problem
 
 PASSWORD = "correct horse battery staple"
@@ -41,6 +41,7 @@ def test_the_api(public: LiveServer, runtime: Runtime, theirs: dict[str, str]) -
             client.post(f"/v1/runs/{theirs['run']}/feedback", json=body),
             client.post(f"/v1/approvals/{theirs['approval']}/approve", json={"by": "mia"}),
             client.post(f"/v1/approvals/{theirs['approval']}/deny", json={"by": "mia"}),
+            client.post(f"/v1/approvals/{theirs['approval']}/settlement", json={"by": "mia", "happened": True}),
         ):
             assert_problem(response, 404, "not_found")
             assert SECRET not in response.text
@@ -58,6 +59,7 @@ def test_the_pages(public: LiveServer, runtime: Runtime, theirs: dict[str, str])
     details = [
         f"/runs/{theirs['run']}",
         f"/inbox/{theirs['approval']}",
+        f"/inbox/{theirs['approval']}/settlement?answer=again",
         f"/traces/{theirs['trace']}",
         f"/traces/{'ab' * 16}/spans/{'cd' * 8}",
     ]
@@ -69,6 +71,10 @@ def test_the_pages(public: LiveServer, runtime: Runtime, theirs: dict[str, str])
                 assert SECRET not in response.text, address
                 assert "globex" not in response.text, address
         assert client.get("/evals").status_code == 403
+        assert client.get("/jobs").status_code == 403
+        token = token_in(client.get("/"))
+        assert client.post("/jobs/requeue", data={"form_token": token, "key": "x"}).status_code == 403
+        assert ">Jobs</a>" not in client.get("/").text
 
 
 def test_an_operator_sees_all_tenants_or_a_chosen_one(
@@ -83,6 +89,7 @@ def test_an_operator_sees_all_tenants_or_a_chosen_one(
             assert SECRET in client.get(f"{chosen}globex").text, path
             assert SECRET not in client.get(f"{chosen}acme").text, path
         assert client.get(f"/runs/{theirs['run']}?tenant=acme").status_code == 404
+        assert theirs["approval"] in client.get("/jobs").text
 
 
 def store_queries() -> set[str]:
@@ -117,10 +124,12 @@ WITHOUT_TENANT = {
     "load_session",
     "has_credentials",
     "decide",
+    "settle_uncertain",
 }
 """Queries whose data has no tenant, as of eval runs, or which return the tenant themselves, as of users and keys.
 
-`decide` gets the id of an approval that was found for the tenant; `test_the_api` tries one of another tenant.
+`decide` and `settle_uncertain` get the id of an approval that was found for the tenant; `test_the_api` tries one of
+another tenant.
 """
 
 
@@ -170,8 +179,9 @@ def names_tenant(call: ast.Call) -> bool:
 
 
 def uses_only(call: ast.Call, names: set[str]) -> bool:
-    """Whether all arguments of a call are attributes of these variables."""
-    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+    """Whether all arguments of a call, apart from the time, are attributes of these variables."""
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    arguments = [argument for argument in given if not (isinstance(argument, ast.Name) and argument.id == "now")]
     return bool(arguments) and all(
         isinstance(argument, ast.Attribute) and isinstance(argument.value, ast.Name) and argument.value.id in names
         for argument in arguments
@@ -219,6 +229,8 @@ def test_the_tenant_of_queries_is_the_visible_one() -> None:
         ("run = load_run(run_id, now, tenant)(conn)\n    return load_input(run.run_id)(conn)", False),
         ("run = load_run(run_id, now, tenant)(conn)\n    return load_input(run_id)(conn)", True),
         ("run = load_run(run_id, now)(conn)\n    return load_input(run.run_id)(conn)", True),
+        ("run = load_run(run_id, now, tenant)(conn)\n    return load_input(run.run_id, now)(conn)", False),
+        ("return load_input(now)(conn)", True),
     ],
 )
 def test_calls_without_tenant(body: str, reported: bool) -> None:

@@ -1,6 +1,7 @@
 """Requests that fail: free only where the provider provably did not work on them, else booked as what was held."""
 
 import asyncio
+import gc
 import json
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -171,7 +172,6 @@ async def test_stream_broken(spender: Spender, api: Api, reply: Reply) -> None:
             "gpt-4o",
             Reply(text="words " * 2_000),
             id="faster-than-its-reader",
-            marks=pytest.mark.xfail(strict=True),
         ),
         pytest.param(
             "responses",
@@ -197,7 +197,10 @@ async def test_stream_left_early(spender: Spender, api: Api, name: str, reply: R
             async for _ in stream:
                 if not reply.chunk_delay_s:
                     await asyncio.to_thread(spender.provider.wait_until_idle)
-                return "enough"
+                break
+        # The client's generators are left unfinished; they have to be closed while their event loop runs.
+        gc.collect()
+        await asyncio.sleep(0.01)
         return "done"
 
     booking = await spender.spend(Agent(spender.model("chat"), tools=[look]))

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from pydantic_ai import Agent
+from pydantic_ai import Agent, RunContext
 from sqlalchemy import select
 
-from handrail import Answered, AwaitingApproval, GovernedAgent, NotFound, Runtime, govern, tool
+from handrail import Answered, AwaitingApproval, GovernedAgent, NotFound, RunRequest, Runtime, govern, tool
 from handrail.ceilings.decision import HoldRequest
 from handrail.ceilings.ledger import LEASE, hold
-from handrail.kernel.db.jobs import claim, enqueue, jobs
+from handrail.kernel.db.jobs import claim, enqueue, jobs, list_jobs
 from handrail.kernel.money import NanoUsd
 from handrail.review.approvals.model import DECISION_PERIOD
-from handrail.review.approvals.store import decide
-from handrail.runs.store.queries import load_run
+from handrail.review.approvals.queries import load_approvals
+from handrail.review.approvals.store import begin, decide
+from handrail.runs.resume import take_over
+from handrail.runs.store.queries import load_outcomes, load_run
+from handrail.runs.store.runs import renew_run_lease
 from handrail.testing import VirtualClock, sandbox
+from handrail.traces.store.spans import load_trace
 from handrail.worker import LEASE as JOB_LEASE
 from handrail.worker import MAX_ATTEMPTS, JobResult, run_due_jobs
 from tests.runs.scripts import Script, calls, says
@@ -40,17 +44,26 @@ def runtime(tmp_path: Path, clock: VirtualClock) -> Iterator[Runtime]:
 class Shop:
     """An agent that proposes a refund, with a count of the refunds that were paid."""
 
-    def __init__(self, runtime: Runtime, *turns: Any) -> None:
+    def __init__(self, runtime: Runtime, *turns: Any, deps_fail: int = 0) -> None:
         self.paid = 0
         self._runtime = runtime
+        self._deps_fail = deps_fail
+        self._proposed = False
         script = Script(says(calls("refund")), *(turns or (says("done"),)))
         pay = tool(self.refund, effect="irreversible", approver="role:lead")
-        self.agent: GovernedAgent[Any, Any] = govern(Agent(script.model, tools=[pay]), name="shop")
+        self.agent: GovernedAgent[Any, Any] = govern(
+            Agent(script.model, tools=[pay]), name="shop", deps=self._make_deps
+        )
 
     def refund(self) -> str:
         """Pays a refund."""
         self.paid += 1
         return "paid"
+
+    def _make_deps(self, _request: RunRequest) -> None:
+        if self._proposed and self._deps_fail:
+            self._deps_fail -= 1
+            raise ConnectionError("no database")
 
     def find(self, name: str) -> GovernedAgent[Any, Any]:
         if name != "shop":
@@ -60,6 +73,7 @@ class Shop:
     async def propose_refund(self) -> AwaitingApproval:
         outcome = await self.agent.run("hi", user="u")
         assert isinstance(outcome, AwaitingApproval)
+        self._proposed = True
         return outcome
 
     async def approve_refund(self) -> AwaitingApproval:
@@ -133,24 +147,97 @@ async def test_a_bug_in_the_agent(runtime: Runtime, clock: VirtualClock) -> None
     assert (results[1].error, shop.paid) == (None, 1)
 
 
-async def test_an_unknown_agent(runtime: Runtime, clock: VirtualClock) -> None:
-    """A failing job is retried with growing delays, and is dead with its error after its last attempt."""
-    shop = Shop(runtime)
+def find_none(name: str) -> GovernedAgent[Any, Any]:
+    raise NotFound(f"no agent {name}")
+
+
+async def escalation(runtime: Runtime, outcome: AwaitingApproval) -> tuple[str, str]:
+    """The reason and the detail of the outcome that a run ended with."""
+    outcomes = await runtime.database.read(load_outcomes(outcome.facts.run_id))
+    assert outcomes[-1].type == "escalated"
+    return outcomes[-1].body["reason"], outcomes[-1].body["detail"]
+
+
+async def approval_states(runtime: Runtime, outcome: AwaitingApproval) -> list[str]:
+    stored = await runtime.database.read(load_approvals(outcome.facts.run_id, runtime.clock.now()))
+    return [approval.state for approval in stored]
+
+
+async def test_deps_that_cannot_be_made(runtime: Runtime, clock: VirtualClock) -> None:
+    """A run that cannot go on is retried with growing delays, and handed to a person after its last attempt."""
+    shop = Shop(runtime, deps_fail=MAX_ATTEMPTS)
     paused = await shop.approve_refund()
-
-    def find_none(name: str) -> GovernedAgent[Any, Any]:
-        raise NotFound(f"no agent {name}")
-
-    for attempt in range(MAX_ATTEMPTS):
-        assert await run_due_jobs(runtime, find_none) == 1
-        assert await run_due_jobs(runtime, find_none) == 0
-        clock.advance(5 * 2**attempt)
-    assert await run_due_jobs(runtime, find_none) == 0
     key = f"resume:{paused.facts.run_id}:1"
+    for attempt in range(MAX_ATTEMPTS):
+        assert await approval_states(runtime, paused) == ["approved"]
+        assert await run_due_jobs(runtime, shop.find) == 1
+        assert await run_due_jobs(runtime, shop.find) == 0
+        clock.advance(5 * 2**attempt)
+    assert await run_due_jobs(runtime, shop.find) == 0
     assert (await states(runtime))[key] == "dead"
     query = select(jobs.c.error).where(jobs.c.key == key)
-    assert "no agent shop" in await runtime.database.read(lambda conn: str(conn.execute(query).scalar_one()))
-    assert await shop.status(paused) == "awaiting_approval"
+    assert "no database" in await runtime.database.read(lambda conn: str(conn.execute(query).scalar_one()))
+    reason, detail = await escalation(runtime, paused)
+    assert reason == "resume_failed"
+    assert "refund" in detail
+    assert "no database" in detail
+    assert (await approval_states(runtime, paused), shop.paid) == (["withdrawn"], 0)
+
+
+async def test_deps_that_cannot_be_made_at_first(runtime: Runtime, clock: VirtualClock) -> None:
+    """A run whose deps can be made at a later attempt goes on then, and its trace has one wait."""
+    shop = Shop(runtime, deps_fail=2)
+    paused = await shop.approve_refund()
+    for attempt in range(3):
+        assert await run_due_jobs(runtime, shop.find) == 1
+        clock.advance(5 * 2**attempt)
+    assert (await shop.status(paused), shop.paid) == ("answered", 1)
+    assert await approval_states(runtime, paused) == ["executed"]
+    _, spans = await runtime.database.read(load_trace(paused.facts.trace_id, None))
+    assert len([span for span in spans if span.kind == "wait"]) == 1
+
+
+async def test_an_agent_that_another_worker_knows(runtime: Runtime, clock: VirtualClock) -> None:
+    """An agent that this worker does not know costs no attempts, however often it asks; one that knows it goes on."""
+    shop = Shop(runtime)
+    paused = await shop.approve_refund()
+    for _ in range(2 * MAX_ATTEMPTS):
+        assert await run_due_jobs(runtime, find_none) == 1
+        clock.advance(60)
+    [job] = await runtime.database.read(list_jobs(clock.now(), state="waiting", limit=1, before=None))
+    assert (job.attempts, job.error) == (0, "AgentUnavailable: agent shop: NotFound: no agent shop")
+    assert await run_due_jobs(runtime, shop.find) == 1
+    assert (await shop.status(paused), shop.paid) == ("answered", 1)
+
+
+async def test_an_agent_that_no_worker_knows(runtime: Runtime, clock: VirtualClock) -> None:
+    """A run whose agent no worker knows for an hour is handed to a person."""
+    shop = Shop(runtime)
+    paused = await shop.approve_refund()
+    begin = clock.now()
+    while await shop.status(paused) == "awaiting_approval":
+        await run_due_jobs(runtime, find_none)
+        clock.advance(60)
+    assert timedelta(minutes=59) < clock.now() - begin < timedelta(minutes=65)
+    assert await escalation(runtime, paused) == (
+        "resume_failed",
+        "AgentUnavailable: agent shop: NotFound: no agent shop",
+    )
+    assert await approval_states(runtime, paused) == ["withdrawn"]
+
+
+async def test_a_run_that_another_process_works_on(runtime: Runtime, clock: VirtualClock) -> None:
+    """While another process works on the run its job costs no attempts, and is there when that process dies."""
+    shop = Shop(runtime)
+    paused = await shop.approve_refund()
+    [resumed] = await runtime.database.write(take_over(paused.facts.run_id, clock.now()))
+    for _ in range(2 * MAX_ATTEMPTS):
+        assert await run_due_jobs(runtime, shop.find) == 1
+        clock.advance(60)
+        await runtime.database.write(renew_run_lease(resumed.claim, clock.now() + timedelta(minutes=1)))
+    clock.advance(60)
+    assert await run_due_jobs(runtime, shop.find) == 1
+    assert (await shop.status(paused), shop.paid) == ("answered", 1)
 
 
 async def test_a_failing_job_does_not_block_others(runtime: Runtime, clock: VirtualClock) -> None:
@@ -173,16 +260,13 @@ async def test_unknown_jobs_are_not_claimed(runtime: Runtime, clock: VirtualCloc
 
 async def test_logging(runtime: Runtime, clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
     """A job that fails is a warning with its run, and its last attempt an error; the error's text stays in the job."""
-
-    def find_none(_name: str) -> GovernedAgent[Any, Any]:
-        raise NotFound("a secret")
-
-    waiting = await Shop(runtime).approve_refund()
+    shop = Shop(runtime, deps_fail=MAX_ATTEMPTS)
+    waiting = await shop.approve_refund()
     for attempt in range(MAX_ATTEMPTS):
-        await run_due_jobs(runtime, find_none)
+        await run_due_jobs(runtime, shop.find)
         clock.advance(5 * 2**attempt)
     records = _worker_records(caplog)
-    assert [record.levelname for record in records] == ["WARNING"] * (MAX_ATTEMPTS - 1) + ["ERROR"]
+    assert [record.levelname for record in records] == ["WARNING"] * (MAX_ATTEMPTS - 1) + ["ERROR"] * 2
     assert records[0].getMessage() == "job failed and will be retried"
     assert records[-1].getMessage() == "job died after its last attempt"
     expected = {
@@ -190,10 +274,10 @@ async def test_logging(runtime: Runtime, clock: VirtualClock, caplog: pytest.Log
         "tenant": "default",
         "kind": "resume_run",
         "attempts": MAX_ATTEMPTS,
-        "error_type": "NotFound",
+        "error_type": "ResumeFailed",
     }
     assert vars(records[-1]).items() >= expected.items()
-    assert "secret" not in str([vars(record) for record in records])
+    assert "no database" not in str([vars(record) for record in records])
 
 
 def _no_expiry(_approval_id: str, _now: datetime) -> NoReturn:
@@ -214,7 +298,7 @@ async def test_an_expired_approval_is_logged(
     approval_id = paused.approvals[0].approval_id
     clock.advance(DECISION_PERIOD.total_seconds())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("handrail.worker.expire", _no_expiry)
+        patch.setattr("handrail.worker.handlers.expire", _no_expiry)
         await run_due_jobs(runtime, shop.find)
     clock.advance(5)
     await run_due_jobs(runtime, shop.find)
@@ -254,15 +338,31 @@ async def test_a_job_that_kills_its_workers_is_given_up(
         clock.advance(JOB_LEASE.total_seconds())
     results: list[JobResult] = []
     assert await run_due_jobs(runtime, shop.find, results.append) == 1
-    assert results[0].error == "the worker died or outlived its lease in the last of 10 attempts"
+    assert results[0].error == "WorkerLost: the worker died or outlived its lease in the last of 10 attempts"
     assert shop.paid == 0
+    assert (await escalation(runtime, paused))[0] == "resume_failed"
     assert (await states(runtime))[f"resume:{paused.facts.run_id}:1"] == "dead"
     clock.advance(JOB_LEASE.total_seconds())
     assert await run_due_jobs(runtime, shop.find) == 0
     assert [record.getMessage() for record in _worker_records(caplog)] == [
         "job claimed again: its worker died or outlived its lease",
+        "run could not be resumed and was escalated",
         "job died after its last attempt",
     ]
+
+
+async def test_an_action_that_kills_its_workers(runtime: Runtime, clock: VirtualClock) -> None:
+    """A run whose workers died while they executed its action ends as uncertain, not as one that was never tried."""
+    shop = Shop(runtime)
+    paused = await shop.approve_refund()
+    for _ in range(MAX_ATTEMPTS):
+        await runtime.database.write(claim(["resume_run"], "gone", clock.now(), JOB_LEASE))
+        clock.advance(JOB_LEASE.total_seconds())
+    [approval] = paused.approvals
+    await runtime.database.write(begin(approval.approval_id, approval.digest, clock.now()))
+    await run_due_jobs(runtime, shop.find)
+    assert (await escalation(runtime, paused))[0] == "action_uncertain"
+    assert (await approval_states(runtime, paused), shop.paid) == (["unknown_after_crash"], 0)
 
 
 async def test_a_job_that_another_worker_claimed_has_not_died(
@@ -297,3 +397,26 @@ async def test_an_expired_hold_is_logged(
     [record] = _worker_records(caplog)
     assert (record.levelname, record.getMessage()) == ("WARNING", "an expired hold was charged")
     assert vars(record).items() >= {"run_id": "run_1", "tenant": "acme", "hold_id": "hold_1"}.items()
+
+
+async def test_a_run_whose_deps_only_its_caller_has(runtime: Runtime, clock: VirtualClock) -> None:
+    """A worker leaves a run that was given its deps to its caller, however often it comes by."""
+
+    def pay(ctx: RunContext[list[str]]) -> str:
+        ctx.deps.append("paid")
+        return "paid"
+
+    script = Script(says(calls("pay")), says("done"))
+    agent: GovernedAgent[Any, Any] = govern(
+        Agent(script.model, deps_type=list, tools=[tool(pay, effect="irreversible")]), name="shop"
+    )
+    paused = await agent.run("hi", user="u", deps=[])
+    assert isinstance(paused, AwaitingApproval)
+    [approval] = paused.approvals
+    await runtime.database.write(decide(approval.approval_id, "approved", "u", {}, None, clock.now()))
+    for _ in range(3):
+        await run_due_jobs(runtime, lambda _name: agent)
+        clock.advance(3_600)
+    desk: list[str] = []
+    assert isinstance(await agent.resume(paused.facts.run_id, deps=desk), Answered)
+    assert desk == ["paid"]

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from handrail.kernel.db.database import Database
 from handrail.kernel.db.operation import Operation
 from handrail.kernel.errors import BadInput
+from handrail.kernel.forks import ForkSafePool
 
 from .api_keys import check_name
 from .errors import TooManyLoginAttempts, WrongCredentials
@@ -18,7 +18,7 @@ from .users import DashboardUser, new_session_token
 _logger = logging.getLogger(__name__)
 
 # One hash takes 64 MiB: two at a time is what a small machine can afford, however many try to log in.
-_hashing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="handrail-passwords")
+_hashing = ForkSafePool(max_workers=2, thread_name_prefix="handrail-passwords")
 
 
 def new_user(name: str, password: str, tenant: str | None, now: datetime) -> Operation[None]:

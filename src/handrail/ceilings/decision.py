@@ -64,6 +64,20 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class LongConversation:
+    """A conversation whose earlier messages no longer fit into a request beside what is new.
+
+    Attributes:
+        messages: How many earlier messages there are.
+        input_tokens: At most how many input tokens they are.
+    """
+
+    conversation_id: str
+    messages: int
+    input_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a request may not be made: one ceiling that it does not fit under, in nano-dollars or tokens.
 
@@ -71,11 +85,13 @@ class Refusal:
         limit: Where the ceiling stops requests (its cutoff).
         requested: What did not fit; None where it is unknown (a cost without a bound, a price that nobody knows).
         fits: What would still fit now; `held` becomes available as soon as the requests under way are settled.
-        resets_at: None where the ceiling does not reset (run, price, unbounded).
+        resets_at: None where the ceiling does not reset (run, conversation, price, unbounded).
         unbounded: What makes the cost of the request impossible to bound, by name; empty for all other scopes.
+        conversation: What has outgrown the run's input limit, where the scope is `conversation`: the request would fit
+            without the earlier messages.
     """
 
-    scope: Literal["run", "user", "tenant", "price", "unbounded"]
+    scope: Literal["run", "conversation", "user", "tenant", "price", "unbounded"]
     unit: Literal["usd", "input_tokens", "output_tokens"]
     limit: int
     spent: int
@@ -84,6 +100,7 @@ class Refusal:
     fits: int
     resets_at: datetime | None
     unbounded: tuple[str, ...] = ()
+    conversation: LongConversation | None = None
 
     @classmethod
     def of_unbounded(cls, names: tuple[str, ...]) -> Self:
@@ -93,18 +110,32 @@ class Refusal:
     def __str__(self) -> str:
         """What was refused and why in one line, for engineers."""
         if self.scope == "price":
-            return "price: this model has no known price, and there is a ceiling on money; set one under [prices]"
+            return (
+                "price: the price of this model is not known, or not that of the service tier or mode asked for, and "
+                "there is a ceiling on money; set one under [prices], or ask for the standard tier"
+            )
         if self.scope == "unbounded":
             return (
-                f"unbounded: a request with {', '.join(self.unbounded)} can cost any amount, and there is a ceiling on "
-                'money; send it without, or set unbounded = "allow" under [ceilings.agents.NAME]'
+                f"unbounded: a request with {', '.join(self.unbounded)} has no known bound on its cost, and there is a "
+                'ceiling on money; send it without, or set unbounded = "allow" under [ceilings.agents.NAME]'
             )
         assert self.requested is not None
         resets = "it does not reset" if self.resets_at is None else f"it resets at {self.resets_at.isoformat()}"
         return (
             f"{self.scope}: {self._format(self.requested)} requested, {self._format(self.fits)} left "
             f"({self._format(self.limit)} less {self._format(self.spent)} spent and {self._format(self.held)} held); "
-            f"{resets}"
+            f"{resets}{self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        """What to do about a conversation that is too long, after a semicolon."""
+        if self.conversation is None:
+            return ""
+        long = self.conversation
+        return (
+            f"; the {long.messages:,} earlier messages of conversation {long.conversation_id} are "
+            f"{long.input_tokens:,} of these tokens, and the request would fit without them: start a new conversation "
+            "with another conversation_id, or raise run_input_tokens under [ceilings]"
         )
 
     def _format(self, amount: int) -> str:

@@ -14,7 +14,7 @@ from handrail import __version__
 from handrail.kernel.errors import BadInput, HandrailError
 from handrail.kernel.text import sanitize
 
-from . import approvals, db, demo, keys, run, runs, serve, spend, users, worker
+from . import approvals, db, demo, jobs, keys, run, runs, serve, spend, users, worker
 from .eval import app as evals
 from .output import console
 from .traces import app as traces
@@ -50,6 +50,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(traces.app, name="traces")
 app.add_typer(evals.app, name="eval")
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(jobs.app, name="jobs")
 app.command("spend")(spend.spend)
 app.command("worker")(worker.worker)
 app.command("serve")(serve.serve)

@@ -1,6 +1,6 @@
-"""`handrail approvals`: actions that wait for a person, and the person's decision."""
+"""`handrail approvals`: actions that need a person, the person's decision, and what became of uncertain ones."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -9,8 +9,10 @@ from rich.text import Text
 
 from handrail.evals.spec import EVALS_TENANT
 from handrail.kernel.text import format_json, sanitize
-from handrail.review.approvals.model import Approval, State
-from handrail.review.approvals.store import decide, list_approvals, load_approval, load_approvals
+from handrail.review.approvals.labels import STATE_LABELS, is_uncertain, settlement_label
+from handrail.review.approvals.model import Approval, StateFilter
+from handrail.review.approvals.queries import list_approvals, load_approval, load_approvals
+from handrail.review.approvals.store import decide, settle_uncertain
 
 from .options import AsJson, By, Limit, Tenant, resolve_by
 from .output import add_cells, console, excerpt, format_time, print_json, table
@@ -24,7 +26,10 @@ DecisionNote = Annotated[str | None, typer.Option(help="Why; stored with the dec
 
 @app.command("list")
 def list_(
-    state: Annotated[Literal[State, "all"], typer.Option(help="Only approvals in this state.")] = "pending",
+    state: Annotated[
+        Literal[StateFilter, "all"],
+        typer.Option(help="Only approvals in this state; `open` are those that are `uncertain` or `pending`."),
+    ] = "open",
     tenant: Tenant = None,
     limit: Limit = 20,
     before: Annotated[
@@ -32,7 +37,9 @@ def list_(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List approvals, the oldest first; without --state, those that are pending.
+    """List approvals, the oldest first; without --state, those that need a person.
+
+    Among these, uncertain actions come first: they are approved, and may have happened.
 
     Example: `handrail approvals list --tenant acme`
     """
@@ -40,6 +47,7 @@ def list_(
         now, roles = runtime.clock.now(), runtime.settings.roles
         approvals = runtime.database.read_now(
             list_approvals(
+                now,
                 state=None if state == "all" else state,
                 tenant=tenant,
                 limit=limit,
@@ -51,23 +59,12 @@ def list_(
         print_json(approvals)
         return
     if not approvals:
-        console().print("No approvals. Calls of irreversible tools wait here; `handrail runs list` shows the runs.")
-        return
-    columns = ("approval", "proposed", "who decides", "agent", "action", "state")
-    rows = table(*columns, wide_only=("proposed", "agent"))
-    for approval in approvals:
-        add_cells(
-            rows,
-            {
-                "approval": approval.approval_id,
-                "proposed": format_time(approval.proposed_at),
-                "who decides": excerpt(_format_approver(approval, roles), 60),
-                "agent": excerpt(approval.agent, 30),
-                "action": excerpt(_format_call(approval), 80),
-                "state": _format_state(approval, now),
-            },
+        console().print(
+            "No approvals. Calls of irreversible tools wait here, and actions of which nobody knows whether they "
+            "happened; `handrail runs list` shows the runs."
         )
-    console().print(rows)
+        return
+    _print_list(approvals, now, roles)
     if len(approvals) == limit:
         console().print(f"[dim]Next page: --before {approvals[-1].approval_id}[/]")
 
@@ -80,7 +77,7 @@ def show(approval_id: ApprovalId, as_json: AsJson = False) -> None:
     """
     with open_runtime() as runtime:
         now, roles = runtime.clock.now(), runtime.settings.roles
-        approval = runtime.database.read_now(load_approval(approval_id))
+        approval = runtime.database.read_now(load_approval(approval_id, now))
     if as_json:
         print_json(approval)
         return
@@ -96,12 +93,20 @@ def show(approval_id: ApprovalId, as_json: AsJson = False) -> None:
         screen.print(f"decided {format_time(approval.decided_at)}")
     if approval.note:
         screen.print(f"note: {excerpt(approval.note, 2_000)}")
+    if approval.settled_at is not None:
+        who = excerpt(approval.settled_by or "the tool's reconcile", 100)
+        screen.print(f"settled {format_time(approval.settled_at)} by {who}: {settlement_label(approval)}")
+    if approval.reason:
+        screen.print(f"reason: {excerpt(approval.reason, 2_000)}")
     screen.print(f"\n[bold]{excerpt(approval.tool, 200)}[/]{'  (idempotent)' if approval.idempotent else ''}")
     for name, value in approval.arguments.items():
         # Never shortened: people must be able to read everything that they approve.
         screen.print(Text(f"  {sanitize(format_json(name))}: {sanitize(format_json(value))}"), soft_wrap=True)
     if approval.result is not None:
-        screen.print(f"\nresult: {excerpt(format_json(approval.result), 2_000)}")
+        label = "error" if is_uncertain(approval) else "result"
+        screen.print(f"\n{label}: {excerpt(format_json(approval.result), 2_000)}")
+    if is_uncertain(approval):
+        screen.print(f"\n{_how_to_settle(approval)}", soft_wrap=True)
 
 
 @app.command("approve")
@@ -122,24 +127,93 @@ def deny(approval_id: ApprovalId, by: By = None, note: DecisionNote = None, as_j
     _decide(approval_id, "denied", by, note, as_json=as_json)
 
 
+@app.command("settle")
+def settle(
+    approval_id: ApprovalId,
+    happened: Annotated[
+        bool, typer.Option("--happened/--again", help="Whether the action happened; if not, it is executed again.")
+    ],
+    by: By = None,
+    note: Annotated[str | None, typer.Option(help="How you know; stored with your answer.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether an uncertain action happened: its tool raised, or its process died.
+
+    The run goes on either way. Look first where the action would show: after --again it may happen twice, unless the
+    tool is idempotent.
+
+    Examples: `handrail approvals settle apr_01k --happened --by ann --note "the bank shows it"`,
+    `handrail approvals settle apr_01k --again --by ann`
+    """
+    person = resolve_by(by)
+    with open_runtime() as runtime:
+        now, roles, read = runtime.clock.now(), runtime.settings.roles, runtime.database.read_now
+        approval = read(load_approval(approval_id, now))
+        operation = settle_uncertain(approval.approval_id, happened, person, roles, note, now)
+        [settled] = runtime.database.write_now(operation)
+        siblings = read(load_approvals(approval.run_id, now))
+    if as_json:
+        print_json(settled)
+        return
+    answer = "It happened" if happened else "It did not happen, and is executed again"
+    console().print(f"{answer}, says {excerpt(person, 100)}: {excerpt(_format_call(settled), 400)}")
+    others = [s.approval_id for s in siblings if s.round == approval.round and is_uncertain(s)]
+    _print_resumption(approval.run_id, "settled", others)
+
+
 def _decide(
     approval_id: str, decision: Literal["approved", "denied"], by: str | None, note: str | None, *, as_json: bool
 ) -> None:
     person = resolve_by(by)
     with open_runtime() as runtime:
         now, roles, read = runtime.clock.now(), runtime.settings.roles, runtime.database.read_now
-        approval = read(load_approval(approval_id))
+        approval = read(load_approval(approval_id, now))
         [decided] = runtime.database.write_now(decide(approval.approval_id, decision, person, roles, note, now))
-        siblings = read(load_approvals(approval.run_id))
+        siblings = read(load_approvals(approval.run_id, now))
     if as_json:
         print_json(decided)
         return
     console().print(f"{decision.capitalize()} by {excerpt(person, 100)}: {excerpt(_format_call(decided), 400)}")
     pending = [s.approval_id for s in siblings if s.round == approval.round and s.state == "pending"]
-    if pending:
-        console().print(f"The run resumes once the others are decided too: {', '.join(pending)}", soft_wrap=True)
+    _print_resumption(approval.run_id, "decided", pending)
+
+
+def _print_list(approvals: Sequence[Approval], now: datetime, roles: Mapping[str, Collection[str]]) -> None:
+    columns = ("approval", "proposed", "who decides", "agent", "action", "state")
+    rows = table(*columns, wide_only=("proposed", "agent"))
+    for approval in approvals:
+        add_cells(
+            rows,
+            {
+                "approval": approval.approval_id,
+                "proposed": format_time(approval.proposed_at),
+                "who decides": excerpt(_format_approver(approval, roles), 60),
+                "agent": excerpt(approval.agent, 30),
+                "action": excerpt(_format_call(approval), 80),
+                "state": _format_state(approval, now),
+            },
+        )
+    console().print(rows)
+    if any(map(is_uncertain, approvals)):
+        console().print(
+            "[dim]`handrail approvals settle ID` says whether an action happened that may have happened.[/]"
+        )
+
+
+def _print_resumption(run_id: str, settled: str, others: Sequence[str]) -> None:
+    """Says what resumes the run, or for which other approvals it still waits."""
+    if others:
+        console().print(f"The run resumes once the others are {settled} too: {', '.join(others)}", soft_wrap=True)
     else:
-        console().print(f"`handrail worker` resumes {approval.run_id}.", soft_wrap=True)
+        console().print(f"`handrail worker` resumes {run_id}.", soft_wrap=True)
+
+
+def _how_to_settle(approval: Approval) -> str:
+    return (
+        f"It may have happened. Look where it would show (its idempotency key is {approval.approval_id}), then say "
+        f"whether it did: `handrail approvals settle {approval.approval_id} --happened`, or `--again` to execute it "
+        "once more."
+    )
 
 
 def _format_approver(approval: Approval, roles: Mapping[str, Collection[str]]) -> str:
@@ -155,10 +229,11 @@ def _format_call(approval: Approval) -> str:
 
 def _format_state(approval: Approval, now: datetime) -> str:
     if approval.state == "pending":
-        left = approval.expires_at - now
-        return f"[yellow]pending[/], expires in {_format_rough(left)}" if left > timedelta(0) else "pending, overdue"
+        return f"[yellow]pending[/], expires in {_format_rough(approval.expires_at - now)}"
+    if is_uncertain(approval):
+        return f"[red]needs a person[/]: {STATE_LABELS[approval.state]}"
     by = f" (decided by {excerpt(approval.decided_by, 60)})" if approval.decided_by else ""
-    return approval.state.replace("_", " ") + by
+    return STATE_LABELS[approval.state] + by
 
 
 def _format_rough(left: timedelta) -> str:

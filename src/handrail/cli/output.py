@@ -22,6 +22,7 @@ from handrail.kernel.text import format_duration, sanitize, shorten
 from handrail.traces import semconv
 from handrail.traces.analysis.tree import SpanNode
 from handrail.traces.model import Span
+from handrail.traces.reports import cost_note
 
 # Control characters that JSON does not escape by itself, and lone surrogates, which UTF-8 cannot encode.
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -129,6 +130,8 @@ def _line(span: Span, timing: Timing | None, *, orphan: bool) -> Text:
         line.append(f"  {span.usage.input:,} in, {span.usage.output:,} out", "dim")
     if span.cost != ZERO or span.held:
         line.append(f"  {format_usd(span.cost)}" + (f" of {format_usd(span.held)} held" if span.held else ""))
+    if note := cost_note(span):
+        line.append(sanitize(f"  {note}"), "yellow")
     if span.attempt > 1:
         line.append("  stricter retry", "yellow")
     if approval := span.attributes.get(semconv.APPROVAL):

@@ -56,6 +56,8 @@ def _print(outcome: Outcome[Any]) -> None:
             command = f"`handrail approvals show {approval.approval_id}`"
             screen.print(f"Waiting for {excerpt(approval.approver, 100)}: {call}; {command}")
     if isinstance(outcome, Escalated):
+        reason = f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
+        screen.print(f"[dim]{excerpt(reason, 600)}[/]", soft_wrap=True)
         for proposal in outcome.proposals:
             arguments = excerpt(str(dict(proposal.arguments)), 200)
             screen.print(f"Proposed but not executed: {proposal.tool} {arguments}")

@@ -14,8 +14,9 @@ from handrail.kernel.db.operation import operation
 from handrail.kernel.errors import NotFound
 from handrail.kernel.money import format_usd
 from handrail.kernel.text import format_duration
+from handrail.review.approvals.labels import STATE_LABELS, is_uncertain, settlement_label
 from handrail.review.approvals.model import Approval
-from handrail.review.approvals.store import load_approvals
+from handrail.review.approvals.queries import load_approvals
 from handrail.review.feedback import Feedback, load_feedback
 from handrail.runs.feedback import feedback
 from handrail.runs.store.queries import OutcomeView, RunView, list_runs, load_input, load_outcomes, load_run
@@ -157,7 +158,7 @@ def _load_details(conn: Connection, run_id: str, now: datetime) -> _RunDetails:
         run=run,
         input=load_input(run.run_id)(conn),
         outcomes=load_outcomes(run.run_id)(conn),
-        approvals=load_approvals(run.run_id)(conn),
+        approvals=load_approvals(run.run_id, now)(conn),
         feedback=load_feedback(run.run_id)(conn),
         spans=[span for span in spans if span.run_id == run.run_id],
     )
@@ -181,8 +182,16 @@ def _print_approval(screen: Console, approval: Approval) -> None:
         who = f"by {approval.decided_by}, {approval.note or 'no note'}"
     else:
         who = f"to be decided by {approval.approver}"
-    state = f"[cyan]{approval.state}[/]{duration}, {excerpt(who, 300)}"
+    label = STATE_LABELS[approval.state]
+    label = f"[red]needs a person[/]: {label}" if is_uncertain(approval) else f"[cyan]{label}[/]"
+    state = f"{label}{duration}, {excerpt(who, 300)}"
     screen.print(f"[dim]{format_time(at)}[/]  {call}: {state}  [dim]{approval.approval_id}[/]", soft_wrap=True)
+    if approval.settled_at is not None:
+        person = excerpt(approval.settled_by or "the tool's reconcile", 100)
+        settled = f"settled {format_time(approval.settled_at)} by {person}: {settlement_label(approval)}"
+        screen.print(f"  [dim]{settled}[/]", soft_wrap=True)
+    if approval.reason:
+        screen.print(f"  [dim]reason: {excerpt(approval.reason, 400)}[/]", soft_wrap=True)
 
 
 def _print_feedback(screen: Console, entry: Feedback) -> None:

@@ -88,6 +88,19 @@ class Ceilings(BaseModel):
     """What is different for single agents, by name."""
 
 
+class WorkerSettings(BaseModel):
+    """How a worker runs background jobs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    concurrency: PositiveInt = 10
+    """How many jobs it runs at once."""
+    grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20
+    """How long its jobs may go on after it was told to stop. Runs that are cancelled then can be resumed."""
+    job_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3_600
+    """How long one job may take."""
+
+
 def _http_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("expected a full URL, such as https://collector.example/v1/traces")
@@ -143,6 +156,8 @@ class Settings(BaseSettings):
     """Prices that replace the published ones, by model."""
     ceilings: Ceilings = Ceilings()
     """What runs, users and tenants may spend."""
+    worker: WorkerSettings = WorkerSettings()
+    """How `handrail worker`, and the worker in `handrail serve`, run background jobs."""
     roles: dict[str, tuple[str, ...]] = {}
     """The people who hold each role: only they may decide approvals that need it."""
     redact: Annotated[str, AfterValidator(_import_path)] | None = None

@@ -5,11 +5,22 @@ and malformed output. This one counts over the whole run.
 """
 
 from collections import Counter
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 MAX_RETRIES = 1
 """Retries after malformed output in one run."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What was wrong with a response."""
+
+    check: str
+    """What was checked, such as `validate output`."""
+    error: Exception | None = None
+    """Why it was rejected, if an exception says so."""
 
 
 class MalformedTwice(Exception):
@@ -25,31 +36,31 @@ class OneRetry:
 
     def __init__(self, used: int = 0) -> None:
         self.used = used
-        self._response: object = None
-        self._instruction = ""
 
-    def reject(self, response: object, check: str, error: Exception | None = None) -> None:
-        """Uses the retry for a malformed response; a second mistake in the same response uses nothing more.
+    def use(self, rejection: Rejection) -> str:
+        """Uses the retry for a malformed response that has to be repeated.
 
         Args:
-            response: Identifies the response, by identity.
-            check: What was checked, such as `validate output`.
-            error: Why it was rejected, if an exception says so.
+            rejection: What was wrong with it.
+
+        Returns:
+            The stricter instruction for the request that is the retry.
 
         Raises:
-            MalformedTwice: The retry was used for an earlier response.
+            MalformedTwice: The retry is already used.
         """
-        if response is self._response:
-            return
-        if self.used == MAX_RETRIES:
-            raise MalformedTwice(f"{check}: {_reason(error)}") from error
+        self.check_left(rejection)
         self.used += 1
-        self._response = response
-        self._instruction = stricter_instruction(check, error)
+        return stricter_instruction(rejection.check, rejection.error)
 
-    def instruction_after(self, response: object) -> str | None:
-        """The stricter instruction for the request that repeats `response`; None if that was not malformed."""
-        return self._instruction if response is self._response else None
+    def check_left(self, rejection: Rejection) -> None:
+        """Raises MalformedTwice, with what was wrong, if the retry is already used.
+
+        Args:
+            rejection: What was wrong with a response.
+        """
+        if self.used >= MAX_RETRIES:
+            raise MalformedTwice(f"{rejection.check}: {_reason(rejection.error)}") from rejection.error
 
 
 def stricter_instruction(check: str, error: Exception | None) -> str:

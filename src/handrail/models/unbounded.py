@@ -292,6 +292,7 @@ def unbounded_parts(
         *_model_names(model, parameters),
         *(name for key, value in merged.items() for name in _setting_names(key, value)),
         *(f"native tool {tool.kind}" for tool in parameters.native_tools if _is_run(tool, model, parameters)),
+        *_client_names(model),
         *_message_names(messages),
     ]
     return tuple(dict.fromkeys(names))
@@ -346,6 +347,13 @@ def _header_names(headers: object) -> Iterator[str]:
             yield from (f"extra_headers.{name}" for _ in _beta_names(list(filter(None, str(value).split(",")))))
         elif name not in _BOUNDED_HEADERS and not name.startswith(_BOUNDED_HEADER_PREFIXES):
             yield f"extra_headers.{name}"
+
+
+def _client_names(model: Model) -> Iterator[str]:
+    """The beta switches among the headers that the clients of OpenAI and Anthropic send with every request."""
+    headers: Mapping[str, Any] = getattr(getattr(model, "client", None), "_custom_headers", None) or {}
+    betas = {name: value for name, value in headers.items() if name.lower().endswith("-beta")}
+    yield from (name.replace("extra_headers", "default_headers") for name in _header_names(betas))
 
 
 def _beta_names(betas: object) -> Iterator[str]:

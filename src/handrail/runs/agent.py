@@ -1,9 +1,8 @@
 """`govern` puts a Pydantic AI agent under Handrail's rules: each of its runs ends in one of six outcomes."""
 
 import asyncio
-import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from pydantic_ai import Agent
@@ -16,16 +15,18 @@ from handrail.runs.store.pauses import load_pause
 
 from . import user_messages
 from .approvals import deferred_results
+from .errors import DepsMissing
 from .execution import Fallback, GovernedSpec, MakeDeps, Route, RunCall, execute
 from .fingerprint import define_agent
 from .outcome import Outcome
 from .output import add_deferred_output, output_check
 from .record import RunRecord
 from .request import RunInput, RunRequest, validate_input, validate_name
-from .resume import take_over
+from .resume import take_over_run
 from .runtime import Runtime, current_runtime
 from .store.queries import load_conversation, load_run
 from .streaming import StreamEvent, stream_events
+from .sync_runner import run_on_own_loop
 
 OutputT = TypeVar("OutputT")
 DepsT = TypeVar("DepsT")
@@ -160,8 +161,10 @@ class GovernedAgent(Generic[DepsT, OutputT]):
             NotFound: No run has this id.
             NotResumable: The run is not waiting, or one of its approvals is not decided.
             StillExecuting: Another process is executing one of the actions.
-            BadInput: The run belongs to another agent, or needs `deps` that nothing makes.
-            StoreError: As for `run`.
+            ResumeFailed: The deps cannot be made, or an approved tool is gone.
+                Nothing of the run is lost, and it can be resumed again.
+            BadInput: The run belongs to another agent, or needs `deps` that nothing makes (DepsMissing).
+            StoreError: As for `run`; also then the run can be resumed again, as after a cancellation.
         """
         runtime = current_runtime()
         now = runtime.clock.now()
@@ -170,19 +173,15 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         if run.agent != self.name:
             raise BadInput(f"run {run.run_id} belongs to agent {run.agent}, not to {self.name}")
         if pause and pause.deps_handed_over and deps is None and self._spec.deps is None:
-            raise BadInput(f"run {run.run_id} was given its deps; pass them again, or give govern() a `deps=` factory")
-        [resumed] = await runtime.database.write(take_over(run.run_id, now))
-        request = RunRequest(
-            run_id=run.run_id,
-            agent=self.name,
-            input=resumed.input,
-            user=run.user,
-            tenant=run.tenant,
-            conversation_id=run.conversation_id,
-            deps=deps,
-        )
+            raise DepsMissing(
+                f"run {run.run_id} was given its deps; pass them again, or give govern() a `deps=` factory"
+            )
+        resumed = await take_over_run(runtime, run.run_id)
+        request = replace(resumed.request, deps=deps)
+        record = RunRecord(runtime, self._definition, request, resumed.state())
+        record.history = resumed.conversation
         call = RunCall(
-            record=RunRecord(runtime, self._definition, request, resumed.state()),
+            record=record,
             history=resumed.pause.messages,
             make_deps=self._spec.deps,
             agent_options={"deferred_tool_results": deferred_results(resumed.approvals)},
@@ -209,8 +208,7 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            # The runner keeps the context of its first call; a later call needs its own (its `use_runtime`).
-            return _runner().run(self.run(input, user=user, **options), context=copy_context())
+            return run_on_own_loop(self.run(input, user=user, **options))
         raise BadInput("run_sync: an event loop is running here; use `await agent.run(...)`")
 
     def stream(
@@ -247,14 +245,15 @@ class GovernedAgent(Generic[DepsT, OutputT]):
         validate_name("user", request.user)
         validate_name("tenant", request.tenant)
         validate_name("conversation_id", request.conversation_id)
+        record = RunRecord(runtime, self._definition, request)
         if history is None and request.conversation_id != request.run_id:
-            history = await _stored_history(runtime, request.tenant, request.conversation_id)
+            record.history = history = await _stored_history(runtime, request.tenant, request.conversation_id)
         validate_input(request.input, may_be_empty=bool(history))
         output_type = options.get("output_type")
         if output_type is not None:
             options = {**options, "output_type": add_deferred_output(output_type)}
         return RunCall(
-            record=RunRecord(runtime, self._definition, request),
+            record=record,
             history=history,
             make_deps=make_deps or self._spec.deps,
             agent_options=options,
@@ -270,14 +269,3 @@ async def _stored_history(runtime: Runtime, tenant: str, conversation_id: str) -
 
 def _as_text(output: Any) -> str:
     return output if isinstance(output, str) else user_messages.ANSWERED
-
-
-_threads = threading.local()
-
-
-def _runner() -> asyncio.Runner:
-    # Kept, one per thread, because a model's HTTP connections belong to the event loop that opened them.
-    if not hasattr(_threads, "runner"):
-        _threads.runner = asyncio.Runner()
-    runner: asyncio.Runner = _threads.runner
-    return runner

@@ -1,6 +1,5 @@
 """The Pydantic AI capability that governs a run from inside: model requests, tool calls and outputs pass through it."""
 
-import functools
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -10,21 +9,19 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
-from pydantic_ai.exceptions import ApprovalRequired, ModelAPIError, ModelRetry, ToolRetryError
+from pydantic_ai.exceptions import ModelAPIError, ModelRetry, ToolRetryError
 from pydantic_ai.messages import InstructionPart, ModelMessage, ModelRequest, ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from handrail.fallback.retry import MalformedTwice
-from handrail.kernel.errors import HandrailError
+from handrail.fallback.retry import MalformedTwice, Rejection
 from handrail.traces import semconv
 from handrail.traces.recorder.recorder import LiveSpan
 
 from .agent_loop import AgentLoop, RetryRequest
-from .approvals import execute_approved
-from .faults import TOOL_CONTROL_FLOW, ToolFault, is_bug
+from .faults import TOOL_CONTROL_FLOW
 from .finish import incomplete_answer
 from .loop_guard import Looping
 from .model_call import record_unsent
@@ -32,7 +29,9 @@ from .output_check import structured_dict_violation
 from .provider_errors import as_provider_error
 from .record import RunRecord
 from .request_hook import sending
-from .tools import approver_of, effect_of, is_idempotent
+from .tool_calls import with_unique_calls
+from .tool_results import sendable, storable
+from .tools import effect_of
 
 _logger = logging.getLogger(__name__)
 
@@ -66,15 +65,16 @@ class LoopGovernance(AbstractCapability[Any]):
             loop.guard.count_request()
         except Looping as looping:
             raise self.record.stop(looping) from None
-        rejection = loop.rejection(ctx.messages)
-        if rejection is not None:
-            self._reject(rejection)
-        instruction = self.record.retry.instruction_after(loop.response)
-        if instruction is None:
+        loop.check_whole()
+        instruction, loop.instruction = loop.instruction, ""
+        if (rejection := loop.repeats(ctx.messages)) is not None:
+            instruction = self._use_retry(rejection)
+        if not instruction:
             loop.begin_request(None)
             return request_context
-        retry = RetryRequest(instruction=instruction, retry_of=loop.last_span_id, output_tokens=loop.output_tokens)
-        loop.begin_request(retry)
+        loop.begin_request(
+            RetryRequest(instruction=instruction, retry_of=loop.last_span_id, output_tokens=loop.output_tokens)
+        )
         extra = {**self.record.log_fields, "model": request_context.model.model_name}
         _logger.info("malformed output retried with a stricter instruction", extra=extra)
         return request_context
@@ -88,6 +88,12 @@ class LoopGovernance(AbstractCapability[Any]):
                 request_context.model_request_parameters, request_context.messages, self.loop.retry.instruction
             )
         return request_context
+
+    async def after_model_request(
+        self, ctx: RunContext[Any], *, request_context: ModelRequestContext, response: ModelResponse
+    ) -> ModelResponse:
+        """Gives each tool call of the response an id that no other call of the run has."""
+        return with_unique_calls(response, request_context.messages)
 
     @contextmanager
     def tool_span(self, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any]) -> Iterator[LiveSpan]:
@@ -117,14 +123,17 @@ class LoopGovernance(AbstractCapability[Any]):
             handler: Calls the tool.
             span: The span around the call.
         """
+        self.loop.check_whole()
         with sending(self.record):
             try:
-                return await handler(args)
+                result = sendable(await handler(args))
             except TOOL_CONTROL_FLOW as signal:
                 if isinstance(signal, ModelRetry | ToolRetryError):
                     self.loop.asked_again.add(call.tool_call_id)
                 span.payload["result"] = str(signal)
                 raise
+            span.payload["result"] = storable(result)
+            return result
 
     async def on_tool_validate_error(
         self,
@@ -144,76 +153,53 @@ class LoopGovernance(AbstractCapability[Any]):
     ) -> Any:
         """Uses the run's one retry for output that does not fit the schema."""
         if not ctx.partial_output:
-            self._reject("validate output", output, error)
+            self._reject("validate output", output, error, is_final=not _has_several_calls(ctx))
         raise error
 
     async def wrap_output_process(self, ctx: RunContext[Any], *, output_context: Any, output: Any, handler: Any) -> Any:
         """Uses the run's one retry for output that its JSON schema, an output function or a validator rejects."""
+        self.loop.check_whole()
         try:
             # Pydantic AI does not compare a StructuredDict with its schema.
             violation = None if ctx.partial_output else structured_dict_violation(output_context, output)
             if violation is not None:
                 raise ModelRetry(violation)
+            if isinstance(output, str) and not output.strip() and not ctx.partial_output:
+                raise ModelRetry("The answer is empty.")
             with sending(self.record):
                 return await handler(output)
         except (ModelRetry, ToolRetryError) as rejection:
             if not ctx.partial_output:
-                self._reject("validate output", output, rejection)
+                self._reject("validate output", output, rejection, is_final=not _has_several_calls(ctx))
             raise
 
-    def _reject(self, check: str, value: Any = None, error: Exception | None = None) -> None:
-        """Uses the run's one retry for the loop's latest response. Raises MalformedTwice if it is already used."""
-        with self.record.recorder.span(check, {}) as span:
-            span.payload.update(value=value, error=None if error is None else str(error))
-            span.fail("malformed")
+    def _reject(self, check: str, value: Any, error: Exception, *, is_final: bool = True) -> None:
+        """Notes what is wrong with the loop's latest response; the retry is used if a request repeats it.
+
+        Raises MalformedTwice if it is used already, and nothing else in the response can end the run.
+        """
+        rejection = Rejection(check, error)
+        self._trace_rejection(rejection, value)
+        self.loop.rejection = self.loop.rejection or rejection
+        if is_final:
+            try:
+                self.record.retry.check_left(rejection)
+            except MalformedTwice as twice:
+                raise self.record.stop(twice) from error
+
+    def _use_retry(self, rejection: Rejection) -> str:
+        """Uses the run's one retry, and returns its instruction. Raises MalformedTwice if it is already used."""
+        if self.loop.rejection is None:
+            self._trace_rejection(rejection, None)
         try:
-            self.record.retry.reject(self.loop.response, check, error)
+            return self.record.retry.use(rejection)
         except MalformedTwice as twice:
-            raise self.record.stop(twice) from error
+            raise self.record.stop(twice) from rejection.error
 
-
-class RunGovernance(LoopGovernance):
-    """Governs the run that a record belongs to.
-
-    Args:
-        record: The run's record.
-    """
-
-    def __init__(self, record: RunRecord) -> None:
-        super().__init__(record, record.loop)
-
-    async def wrap_tool_execute(
-        self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any], handler: Any
-    ) -> Any:
-        """Times the call, stops it if it is irreversible and not approved, and turns what it raises into a fault."""
-        with self.tool_span(call, tool_def, args) as span:
-            if effect_of(tool_def) != "irreversible":
-                return await self._execute(call, args, handler, span)
-            approval = self.record.approvals.get(call.tool_call_id)
-            if approval is not None:
-                execute = functools.partial(self._execute, call, args, handler, span)
-                return await execute_approved(self.record, approval, call, execute, span)
-            span.set({semconv.APPROVAL: "required"})
-        raise ApprovalRequired({"approver": approver_of(tool_def), "idempotent": is_idempotent(tool_def)})
-
-    async def _execute(self, call: ToolCallPart, args: dict[str, Any], handler: Any, span: LiveSpan) -> Any:
-        try:
-            self.loop.guard.count_tool_call(call.tool_name, args)
-        except Looping as looping:
-            raise self.record.stop(looping) from None
-        try:
-            result = await self.call_tool(call, args, handler, span)
-        except (*TOOL_CONTROL_FLOW, HandrailError):
-            # Of Handrail's own errors, those of an agent inside the tool: a ceiling, a blocked action, the store.
-            raise
-        except Exception as error:
-            span.payload["result"] = str(error)
-            if is_bug(error) or error is self.record.stopped_by:
-                raise
-            raise ToolFault(call.tool_name, error) from error
-        span.payload["result"] = result
-        self.record.add_tool(call.tool_name)
-        return result
+    def _trace_rejection(self, rejection: Rejection, value: Any) -> None:
+        with self.record.recorder.span(rejection.check, {}) as span:
+            span.payload.update(value=value, error=None if rejection.error is None else str(rejection.error))
+            span.fail("malformed")
 
 
 class GovernedModel(WrapperModel):
@@ -246,7 +232,7 @@ class GovernedModel(WrapperModel):
             raise
         if self._loop.sent == sent_before:
             self._record_unsent(messages, model_settings, model_request_parameters, response)
-        self._check_whole(response, streamed=False)
+        self._check_whole(response)
         return response
 
     @asynccontextmanager
@@ -261,17 +247,19 @@ class GovernedModel(WrapperModel):
             with sending(self._record, self._loop):
                 opened = self.wrapped.request_stream(messages, model_settings, model_request_parameters, run_context)
                 stream = await stack.enter_async_context(opened)
-            yield stream
-        response = stream.get()
-        # A stream whose reader left early is incomplete too, but then nobody takes it for an answer.
-        if response.state == stream.state:
-            self._check_whole(response, streamed=True)
+            try:
+                yield stream
+            finally:
+                # A reader may leave early and be content with what it saw, but the agent cannot go on with it.
+                self._loop.left_early = stream.get().state != stream.state
+        if not self._loop.left_early:
+            self._check_whole(stream.get())
 
-    def _check_whole(self, response: ModelResponse, *, streamed: bool) -> None:
+    def _check_whole(self, response: ModelResponse) -> None:
         """Raises IncompleteAnswer for a response that is not whole: nothing of it is used, nor retried."""
-        incomplete = incomplete_answer(response, streamed=streamed)
+        incomplete = incomplete_answer(response, self._loop.finishes)
         if incomplete is not None:
-            raise self._record.stop(incomplete)
+            raise incomplete
 
     def _record_unsent(
         self,
@@ -281,6 +269,12 @@ class GovernedModel(WrapperModel):
         result: ModelResponse | Exception,
     ) -> None:
         record_unsent(self._record, self._loop, self.wrapped, messages, settings or {}, parameters, result)
+
+
+def _has_several_calls(ctx: RunContext[Any]) -> bool:
+    """Whether the latest response calls several tools, so that another of its answers may be valid."""
+    last = ctx.messages[-1] if ctx.messages else None
+    return isinstance(last, ModelResponse) and sum(isinstance(part, ToolCallPart) for part in last.parts) > 1
 
 
 def _add_instruction(

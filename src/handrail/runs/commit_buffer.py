@@ -12,6 +12,7 @@ from typing import Any
 
 from handrail.kernel.db.database import Database
 from handrail.kernel.db.operation import Operation
+from handrail.kernel.interruptions import outwait
 from handrail.traces.model import Span
 from handrail.traces.store.spans import SpanBatch
 
@@ -65,11 +66,13 @@ class CommitBuffer:
         write = asyncio.ensure_future(self._database.write(*earlier_ops, *ops, *span_writes))
         try:
             results = await asyncio.shield(write)
+        except GeneratorExit:
+            raise
         except BaseException:
             # If the caller was cancelled, the write still runs, and its result decides what to do: after a success,
             # putting the operations back would settle a request twice; after a failure, dropping them would leave it
             # unsettled.
-            await asyncio.wait([write])
+            await outwait(write)
             if write.exception() is not None:
                 with self._lock:
                     self._start = start

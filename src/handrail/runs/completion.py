@@ -11,6 +11,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Text
 
 from handrail.kernel.db.operation import Operation
 from handrail.kernel.errors import StoreError
+from handrail.kernel.interruptions import run_to_end
 
 from .errors import OutcomeNotStored
 from .outcome import Failed, Fault, FellBack, Outcome
@@ -62,11 +63,24 @@ async def commit_exception(record: RunRecord, error: BaseException) -> None:
     """Commits a run that was cancelled or met a programming error as `Failed`. The caller re-raises `error`."""
     fault = Fault(code=_fault_code(error), detail=f"{type(error).__name__}: {error}"[:_MAX_DETAIL])
     outcome = Failed(fault=fault, message="", facts=record.facts())
-    # Shielded, because a cancelled task may be cancelled again (by a timeout inside a task group). Without an outcome
+    # To the end, because a cancelled task may be cancelled again (by a timeout inside a task group). Without an outcome
     # the run would look alive until its lease expires, and the cost of its last request would stay a hold.
     # A StoreError is suppressed: either it is `error` itself, or `error` came first and is the one to raise.
     with suppress(StoreError):
-        await asyncio.shield(commit_outcome(record, outcome, messages=()))
+        await run_to_end(commit_outcome(record, outcome, messages=()))
+
+
+async def release(record: RunRecord) -> None:
+    """Commits what a resumed run has spent, without an outcome, and ends its lease: any process may resume it now.
+
+    The actions that it was executing stay as they are, and the next process to resume it deals with them as with those
+    of a process that died.
+    """
+    values = {**record.row_values(), "lease_until": record.runtime.clock.now()}
+    # To the end, and suppressed, as in `commit_exception`. If nothing is written, the lease ends by itself.
+    with suppress(StoreError):
+        await run_to_end(record.commit(runs.update_run(record.claim, values)))
+    _logger.info("run left to be resumed", extra=record.log_fields)
 
 
 def _fault_code(error: BaseException) -> str:

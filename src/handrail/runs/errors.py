@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from handrail.ceilings.decision import Refusal
-from handrail.kernel.errors import HandrailError, StoreError
+from handrail.kernel.errors import BadInput, HandrailError, StoreError
 from handrail.review.approvals.model import Approval
 
 from .outcome import Outcome
@@ -49,6 +49,12 @@ class InnerActionBlocked(HandrailError):
         """The id that the model gave the call."""
 
 
+class DepsMissing(BadInput):
+    """The run was given its deps by its caller, who has to pass them again to resume it."""
+
+    code: ClassVar[str] = "deps_missing"
+
+
 class RunEnded(HandrailError):
     """A task that a run started wants to spend after the run has ended: wait for it, or start a run of its own."""
 
@@ -59,6 +65,12 @@ class NotResumable(HandrailError):
     """The run is not waiting, or its approvals are not all decided: check `handrail runs show` first."""
 
     code: ClassVar[str] = "not_resumable"
+
+
+class ResumeFailed(HandrailError):
+    """The run cannot be resumed here and now; nothing of it is lost. Remove the reason and resume it again."""
+
+    code: ClassVar[str] = "resume_failed"
 
 
 class OutcomeNotStored(StoreError):

@@ -16,14 +16,15 @@ from pydantic_ai.run import AgentRunResult
 
 from handrail.fallback.routing import Confidence, RouteDecision, decide_route
 from handrail.kernel.db.operation import Operation
-from handrail.review.approvals.store import propose
+from handrail.kernel.errors import StoreError
+from handrail.review.approvals.errors import StillExecuting
+from handrail.review.approvals.store import propose, withdraw
 from handrail.runs.store.pauses import Pause, store_pause
 
 from . import user_messages
 from .approvals import new_approvals
-from .capability import RunGovernance
-from .completion import commit_exception, commit_outcome
-from .errors import ActionUncertain, CeilingReached, InnerActionBlocked
+from .completion import commit_exception, commit_outcome, release
+from .errors import ActionUncertain, CeilingReached, InnerActionBlocked, ResumeFailed
 from .faults import ToolFault, fault_from, is_bug
 from .outcome import (
     Answered,
@@ -43,6 +44,7 @@ from .record import RunRecord
 from .request import RunRequest
 from .request_hook import sending
 from .resume import blocked_outcome, record_waiting_time
+from .run_governance import RunGovernance
 
 OutputT = TypeVar("OutputT")
 DepsT = TypeVar("DepsT")
@@ -104,6 +106,7 @@ async def execute(spec: GovernedSpec[DepsT, OutputT], call: RunCall) -> Outcome[
         call: The call of `run` or `resume`.
 
     Raises:
+        ResumeFailed: A resumed run cannot go on here; it can be resumed again.
         StoreError: The store failed; OutcomeNotStored if the run had already ended.
     """
     record = call.record
@@ -112,24 +115,60 @@ async def execute(spec: GovernedSpec[DepsT, OutputT], call: RunCall) -> Outcome[
             with record.root_span() as root:
                 with sending(record):
                     uncommitted = await _reach_outcome(spec, call)
+                # Only now: a run that cannot go on is resumed again, and waited only once.
+                record_waiting_time(record, list(record.approvals.values()))
                 record.ended = True
                 outcome = uncommitted.outcome
                 root.payload["outcome"] = outcome
                 if isinstance(outcome, Failed | FellBack):
                     root.fail(outcome.fault.code)
-    except BaseException as error:
-        await commit_exception(record, error)
+    except GeneratorExit:
+        # The event loop is closed, so nothing more can be awaited; it is as if the process had died.
+        record.ended = True
         raise
-    await commit_outcome(record, outcome, uncommitted.messages, *uncommitted.ops)
+    except BaseException as error:
+        record.ended = True
+        await (release(record) if stays_resumable(record.round, error) else commit_exception(record, error))
+        raise
+    ops = [*uncommitted.ops, *_withdrawals(record, outcome)]
+    try:
+        await commit_outcome(record, outcome, uncommitted.messages, *ops)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if stays_resumable(record.round, error):
+            await release(record)
+        raise
     return outcome
+
+
+def stays_resumable(round_: int, error: BaseException) -> bool:
+    """Whether a run that is left by an exception keeps waiting to be resumed, as if its process had died.
+
+    What people approved must not be lost because a process was stopped or its store failed. A programming error would
+    only happen again.
+
+    Args:
+        round_: How often the run has stopped for approvals.
+        error: What it was left by.
+    """
+    return round_ > 0 and (
+        not isinstance(error, Exception) or isinstance(error, ResumeFailed | StillExecuting | StoreError)
+    )
+
+
+def _withdrawals(record: RunRecord, outcome: Outcome[Any]) -> list[Operation[Any]]:
+    """Ends the approvals that a resumed run leaves unexecuted, unless it goes on once an action was checked."""
+    goes_on = isinstance(outcome, AwaitingApproval) or (
+        isinstance(outcome, Escalated) and outcome.reason == ActionUncertain.code
+    )
+    return [] if goes_on or not record.round else [withdraw(record.request.run_id)]
 
 
 async def _reach_outcome(spec: GovernedSpec[DepsT, OutputT], call: RunCall) -> UncommittedOutcome[OutputT]:
     """Runs the agent, or what takes its place. Programming errors, cancellation and a failing store propagate."""
     record, request = call.record, call.record.request
-    approvals = list(record.approvals.values())
-    record_waiting_time(record, approvals)
-    escalated = blocked_outcome(record, approvals)
+    escalated = blocked_outcome(record, list(record.approvals.values()))
     if escalated is not None:
         return UncommittedOutcome(outcome=escalated)
     outcome: Outcome[OutputT]
@@ -139,17 +178,25 @@ async def _reach_outcome(spec: GovernedSpec[DepsT, OutputT], call: RunCall) -> U
         decision = None if record.round else await _route(spec, record, request)
         if decision is None:
             result = await _run_agent(spec, call, request)
+            _check_reached(record)
             if record.stopped_by is not None:
                 # A tool swallowed the exception, and the agent answered without it.
                 raise record.stopped_by
             return _outcome_of_result(call, result)
         outcome = await _handle_routed(spec, call, request, decision)
     except Exception as error:  # noqa: BLE001 - one that is no fault is raised again
+        _check_reached(record, error)
         if not isinstance(record.stopped_by, InnerActionBlocked):
             outcome = await _outcome_of_error(spec, call, request, record.stopped_by or error)
     if isinstance(record.stopped_by, InnerActionBlocked):
         outcome = blocked_inner_outcome(record, record.stopped_by)
     return UncommittedOutcome(outcome=outcome)
+
+
+def _check_reached(record: RunRecord, error: Exception | None = None) -> None:
+    """Raises ResumeFailed if the agent has ended without coming to what people approved, because of `error` if any."""
+    if record.unreached and record.stopped_by is None:
+        raise record.not_reached(error) from error
 
 
 async def _outcome_of_error(
@@ -162,7 +209,7 @@ async def _outcome_of_error(
     if isinstance(error, CeilingReached):
         return refused_outcome(record, error)
     if isinstance(error, ActionUncertain):
-        return _uncertain_outcome(record, error)
+        return uncertain_outcome(record, error)
     fault = fault_from(error)
     if fault is None:
         raise error
@@ -192,7 +239,7 @@ def blocked_inner_outcome(record: RunRecord, error: InnerActionBlocked) -> Escal
     )
 
 
-def _uncertain_outcome(record: RunRecord, error: ActionUncertain) -> Escalated:
+def uncertain_outcome(record: RunRecord, error: ActionUncertain) -> Escalated:
     """The escalation to a person, who has to check whether the action took place."""
     approval = error.approval
     action = Proposal(tool=approval.tool, arguments=approval.arguments, call_id=approval.call_id)
@@ -322,6 +369,9 @@ def _await_approval(
     have no run to resume, or a run could wait for an approval that does not exist.
     """
     record = call.record
+    # A response may have mistakes beside the calls that people decide; it is repeated once they have.
+    rejection = record.loop.repeats(messages)
+    instruction = "" if rejection is None else record.retry.use(rejection)
     approvals = new_approvals(record, deferred)
     pause = Pause(
         round=record.round + 1,
@@ -330,6 +380,7 @@ def _await_approval(
         root_span_id=record.root_span_id,
         tools=record.totals.tools,
         retries_used=record.retry.used,
+        retry_instruction=instruction,
         deps_handed_over=record.request.deps is not None,
     )
     return UncommittedOutcome(

@@ -85,9 +85,8 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (RunTimedOut, "timed_out"),
     (Looping, "looping"),
     (MalformedTwice, "output_malformed"),
-    # What a tool raises is wrapped in ToolFault, so these come from a model's client.
-    (TimeoutError, "model_timeout"),
-    (OSError, "model_unavailable"),
+    # What tools and requests raise is wrapped, so this comes from the agent's instructions, validators or hooks.
+    (OSError, "agent_failed"),
 )
 # For models that report nothing but the HTTP status; Pydantic AI's subclasses name the kind of error.
 _CODES_BY_STATUS = {

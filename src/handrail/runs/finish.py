@@ -1,11 +1,17 @@
 """How a model's response ended: whether it is whole, and if not, which fault that is."""
 
+from collections.abc import Collection
 from typing import ClassVar
 
-from pydantic_ai.messages import ModelResponse
+from pydantic_ai.messages import FinishReason, ModelResponse
 
 LOCAL_PROVIDERS = frozenset({"function", "test", "builtin"})
 """Pydantic AI's function and test models, and the built-in one: no network lies between, and nothing is hidden."""
+
+
+_FAILED = frozenset({"error", "failed"})
+_NEVER_TELLS = "snowflake"
+"""A provider that sends no finish reason with some of its models."""
 
 
 class IncompleteAnswer(Exception):
@@ -38,17 +44,33 @@ class ResponseFailed(IncompleteAnswer):
     code = "model_unavailable"
 
 
-def incomplete_answer(response: ModelResponse, *, streamed: bool) -> IncompleteAnswer | None:
+def incomplete_answer(response: ModelResponse, seen: Collection[FinishReason] = ()) -> IncompleteAnswer | None:
     """Why a response is not a whole answer; None if it is one.
+
+    A remote provider says when a response is whole. One that ends for a reason that nobody knows, or for none, is not
+    taken for whole: a lost connection looks the same. A model of one's own is believed unless it says otherwise.
 
     Args:
         response: The response.
-        streamed: Whether it was streamed. The end of a stream without a finish reason cannot be told from a lost
-            connection.
+        seen: The finish reasons that its stream had at any time; the worst of them counts.
     """
+    for reason in (*seen, response.finish_reason):
+        if (fault := _fault_of(reason, response)) is not None:
+            return fault
+    if response.state in ("incomplete", "interrupted"):
+        return OutputCut("the stream ended before the answer did")
+    if not _is_remote(response) or (response.finish_reason is not None and not _hides_missing_reason(response)):
+        return None
+    raw = (response.provider_details or {}).get("finish_reason")
+    if raw is None:
+        return OutputCut("the provider gave no finish reason, so the answer may be incomplete")
+    return OutputCut(f"the answer ended for a reason that is not known to mean that it is whole: {str(raw)[:50]!r}")
+
+
+def _fault_of(reason: FinishReason | None, response: ModelResponse) -> IncompleteAnswer | None:
     details = response.provider_details or {}
     raw = details.get("finish_reason")
-    match response.finish_reason:
+    match reason:
         case "length":
             return OutputCut(
                 f"the answer was cut off at the limit of the request, after {response.usage.output_tokens:,} output "
@@ -60,23 +82,26 @@ def incomplete_answer(response: ModelResponse, *, streamed: bool) -> IncompleteA
             return OutputFiltered("the provider's content filter stopped the answer")
         case "error":
             return ResponseFailed("the provider failed while it generated the answer")
-    if response.state in ("incomplete", "interrupted"):
-        return OutputCut("the stream ended before the answer did")
-    if streamed and ended_without_finish(response):
-        return OutputCut("the stream ended without a finish reason, so the answer may be incomplete")
+        case None if str(raw).lower() in _FAILED:
+            return ResponseFailed("the provider failed while it generated the answer")
     return None
 
 
 def ended_without_finish(response: ModelResponse) -> bool:
-    """Whether a stream ended without a finish reason, which only a remote provider owes.
-
-    Pydantic AI reports `stop` for a stream of OpenAI's format that had none; the provider's details tell.
+    """Whether a remote provider's response ended without a finish reason.
 
     Args:
-        response: The response of the stream.
+        response: The response.
     """
-    if response.provider_name is None or response.provider_name in LOCAL_PROVIDERS:
-        return False
+    return _is_remote(response) and (response.finish_reason is None or _hides_missing_reason(response))
+
+
+def _is_remote(response: ModelResponse) -> bool:
+    return response.provider_name is not None and response.provider_name not in LOCAL_PROVIDERS
+
+
+def _hides_missing_reason(response: ModelResponse) -> bool:
+    """Whether Pydantic AI put `stop` where a response in OpenAI's format had no finish reason; its details tell."""
     details = response.provider_details or {}
-    refused = "refusal" in details
-    return details.get("finish_reason") is None and not refused and (bool(details) or not response.finish_reason)
+    told = "finish_reason" in details or "refusal" in details
+    return response.finish_reason == "stop" and bool(details) and not told and response.provider_name != _NEVER_TELLS

@@ -10,16 +10,17 @@ from pydantic_ai.run import AgentRunResult
 from handrail.kernel.ids import new_id
 
 from . import user_messages
-from .capability import RunGovernance
 from .completion import commit_exception, commit_outcome
 from .errors import CeilingReached, InnerActionBlocked
 from .execution import blocked_inner_outcome, refused_outcome
 from .faults import fault_from
 from .fingerprint import define_agent
-from .outcome import Answered, Escalated, Failed, Outcome, proposals_of
+from .finish import OutputCut
+from .outcome import Answered, Escalated, Failed, Fault, Outcome, proposals_of
 from .record import RunRecord
 from .request import RunRequest, validate_input, validate_name
 from .request_hook import sending
+from .run_governance import RunGovernance
 from .runtime import current_runtime
 
 
@@ -107,6 +108,9 @@ class _RecordedRun(RunGovernance):
 
     def _outcome(self, output: Any) -> Outcome[Any]:
         facts = self.record.facts()
+        if self.loop.left_early:
+            fault = Fault(code=OutputCut.code, detail="the stream of the answer was left before its end")
+            return Failed(fault=fault, message=user_messages.failed(fault.code), facts=facts)
         if isinstance(output, DeferredToolRequests):
             proposals = proposals_of(output)
             return Escalated(

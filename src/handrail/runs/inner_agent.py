@@ -41,13 +41,11 @@ class InnerGovernance(LoopGovernance):
     async def wrap_tool_execute(
         self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any], handler: Any
     ) -> Any:
-        """Times the call, or blocks it if it is irreversible."""
+        """Times the call, or blocks it if it is irreversible, or if only the inner agent's caller approved it."""
         with self.tool_span(call, tool_def, args) as span:
-            if effect_of(tool_def) == "irreversible":
+            if effect_of(tool_def) == "irreversible" or ctx.tool_call_approved:
                 raise self._block(call.tool_name, args, call.tool_call_id)
-            result = await self.call_tool(call, args, handler, span)
-            span.payload["result"] = result
-            return result
+            return await self.call_tool(call, args, handler, span)
 
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[Any], *, requests: DeferredToolRequests

@@ -33,10 +33,19 @@ class LoopGuard:
             raise Looping(f"{MAX_REQUESTS} model requests, and the run has not ended")
         self._requests += 1
 
-    def count_tool_call(self, tool: str, arguments: Mapping[str, Any]) -> None:
-        """Counts one more call of a tool. Raises Looping after MAX_IDENTICAL_CALLS calls with the same arguments."""
+    def count_tool_call(self, tool: str, arguments: Mapping[str, Any], earlier: int = 0) -> None:
+        """Counts one more call of a tool.
+
+        Args:
+            tool: The tool's name.
+            arguments: Its arguments.
+            earlier: How many identical calls the run made before it was resumed.
+
+        Raises:
+            Looping: If there were MAX_IDENTICAL_CALLS calls with the same arguments already.
+        """
         key = (tool, _serialize_arguments(arguments))
-        if self._calls[key] == MAX_IDENTICAL_CALLS:
+        if self._calls[key] + earlier >= MAX_IDENTICAL_CALLS:
             raise Looping(f"{tool} was called {MAX_IDENTICAL_CALLS} times with the same arguments, and is called again")
         self._calls[key] += 1
 

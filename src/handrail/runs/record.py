@@ -20,6 +20,7 @@ it, the hold included: such a process can neither spend nor end the run.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -34,7 +35,7 @@ from handrail.fallback.retry import OneRetry
 from handrail.kernel.db.operation import Operation
 from handrail.kernel.errors import StoreError
 from handrail.kernel.money import NanoUsd
-from handrail.review.approvals.model import EXECUTION_LEASE, Approval
+from handrail.review.approvals.model import EXECUTION_LEASE, UNCERTAIN, Approval
 from handrail.review.approvals.store import renew_execution
 from handrail.traces import semconv
 from handrail.traces.model import Usage
@@ -43,13 +44,16 @@ from handrail.traces.recorder.steps import recording
 
 from .agent_loop import AgentLoop
 from .commit_buffer import CommitBuffer
-from .errors import RunEnded
+from .errors import ResumeFailed, RunEnded
 from .fingerprint import AgentDefinition, Fingerprint, FingerprintedRequest, fingerprint_request
 from .outcome import Facts
 from .request import RunRequest
 from .runtime import Runtime
 from .store import runs
 from .totals import RunTotals
+
+_TO_REACH = frozenset({"approved", "executed", *UNCERTAIN})
+"""The states of approvals whose calls a resumed agent has to come to again, for their results if nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +70,26 @@ class ResumeState:
     fingerprint: Fingerprint | None
     totals: RunTotals
     retries_used: int
+    retry_instruction: str
+    """The stricter instruction of the request that the run goes on with; empty if that is no retry."""
     message_count: int
     """How many messages the spans already contain."""
 
 
 class RunRecord:
-    """One run. Not shared between runs."""
+    """One run. Not shared between runs.
+
+    Args:
+        runtime: What the run shares with others.
+        definition: What the agent's fingerprint is of; None if it sends no requests.
+        request: What the run was called with.
+        resumed: What it continues from; None for a new run.
+    """
 
     def __init__(
         self,
         runtime: Runtime,
-        definition: AgentDefinition,
+        definition: AgentDefinition | None,
         request: RunRequest,
         resumed: ResumeState | None = None,
     ) -> None:
@@ -89,10 +102,14 @@ class RunRecord:
             {approval.call_id: approval for approval in resumed.approvals} if resumed else {}
         )
         """The decided approvals, by the id of the tool call."""
+        self._taken: set[str] = set()
         self.executing: set[str] = set()
         """The ids of the approvals whose actions are being executed."""
         self.loop = AgentLoop(self.totals.requests, resumed.message_count if resumed else 0)
         """The loop of the run's own agent."""
+        self.loop.instruction = resumed.retry_instruction if resumed else ""
+        self.history: Sequence[ModelMessage] = ()
+        """The messages of the conversation's earlier runs, as they were loaded from the store."""
         self.stopped_by: Exception | None = None
         """Why the run may not go on, even if a tool or a wrapper of a model has swallowed the exception."""
         self.ended = False
@@ -111,6 +128,7 @@ class RunRecord:
         )
         # An agent inside a tool may run in a thread of its own, beside the run's.
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._definition = definition
         self._resumed = resumed
         self._buffer = CommitBuffer(runtime.database)
@@ -170,6 +188,38 @@ class RunRecord:
             agent_hash=self.agent_hash,
         )
 
+    def take_approval(self, call_id: str) -> Approval | None:
+        """The approval of a tool call that is resumed; each is handed out once, to the call that it was given for.
+
+        Args:
+            call_id: The id of the tool call.
+        """
+        approval = self.approvals.get(call_id)
+        with self._lock:
+            if approval is None or approval.approval_id in self._taken:
+                return None
+            self._taken.add(approval.approval_id)
+        return approval
+
+    @property
+    def unreached(self) -> list[Approval]:
+        """The actions that people approved and that the agent has not come to, because its tools have changed, say."""
+        return [
+            approval
+            for approval in self.approvals.values()
+            if approval.state in _TO_REACH and approval.approval_id not in self._taken
+        ]
+
+    def not_reached(self, error: Exception | None = None) -> ResumeFailed:
+        """The error for a resumed run whose agent has not come to what people approved.
+
+        Args:
+            error: What kept it from it; None if it knows no such tools.
+        """
+        actions = ", ".join(f"{approval.tool} ({approval.approval_id})" for approval in self.unreached)
+        reason = "the agent has no such tool now" if error is None else f"{type(error).__name__}: {error}"
+        return ResumeFailed(f"run {self.request.run_id} cannot go on with {actions}: {reason}")
+
     def stop(self, error: Exception) -> Exception:
         """Notes that the run may not go on because of `error`, and returns the error that it stopped for first."""
         self.stopped_by = self.stopped_by or error
@@ -194,13 +244,19 @@ class RunRecord:
 
         Raises:
             RunEnded: The run has ended; a task that it started is still at work.
+            ResumeFailed: The agent has not come to what people approved.
             Exception: What the run was stopped by.
         """
+        if os.getpid() != self._process:
+            raise RunEnded(f"run {self.request.run_id} goes on in another process; start a run in this one")
         if self.ended:
             raise RunEnded(f"run {self.request.run_id} has ended, so nothing more can be spent on it")
         if self.stopped_by is not None:
             raise self.stopped_by
         if loop is self.loop:
+            if self.unreached:
+                # The model would be told that there is no such tool, and answer without what people approved.
+                raise self.stop(self.not_reached())
             self._take_fingerprint(model, settings, messages, parameters)
         with self._lock:
             self.totals = self.totals.with_request()
@@ -277,8 +333,8 @@ class RunRecord:
             yield
         finally:
             renewal.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewal
+            # Not `await renewal`: its cancellation could not be told from one of this task.
+            await asyncio.wait([renewal])
 
     def _open_run(self, trace_id: str) -> None:
         row = {
@@ -303,6 +359,7 @@ class RunRecord:
             return
         self._model = f"{model.system}:{model.model_name}"
         settings = {**(model.settings or {}), **settings}
+        assert self._definition is not None
         fingerprinted = fingerprint_request(self._definition, self._model, settings, messages, parameters)
         self._fingerprinted, self._fingerprint = fingerprinted, fingerprinted.fingerprint
         assert self._root is not None

@@ -14,7 +14,7 @@ from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model, ModelRequestParameters
 
 from handrail.ceilings.amounts import Amount
-from handrail.ceilings.decision import HoldRequest, Refusal
+from handrail.ceilings.decision import HoldRequest, LongConversation, Refusal
 from handrail.ceilings.ledger import Hold, hold
 from handrail.ceilings.token_bound import input_bound
 from handrail.kernel.ids import new_id
@@ -102,6 +102,8 @@ async def hold_request(
         if counted is not None and (bound.unbounded or counted < bound.tokens):
             result, unbounded = await _try_hold(record, replace(wanted, input_tokens=counted, unbounded=())), ()
     if isinstance(result, Refusal):
+        if result.scope == "run" and result.unit == "input_tokens":
+            result = await _explain_history(record, result, model, messages, settings, parameters)
         raise _refused(record, result)
     return HeldRequest(result, quoted, unbounded)
 
@@ -125,6 +127,29 @@ def refuse_unbounded(record: RunRecord, what: str) -> None:
 def _allows_unbounded(record: RunRecord) -> bool:
     settings = record.runtime.settings.ceilings.agents.get(record.request.agent)
     return settings is not None and settings.unbounded == "allow"
+
+
+async def _explain_history(
+    record: RunRecord,
+    refusal: Refusal,
+    model: Model,
+    messages: list[ModelMessage],
+    settings: Mapping[str, Any],
+    parameters: ModelRequestParameters,
+) -> Refusal:
+    """The refusal, with the run's conversation if the request would fit without the messages of earlier runs."""
+    history, own = record.history, messages[len(record.history) :]
+    # Others that pass messages on, such as an agent in a tool or a history processor, need not start with the history.
+    if not history or not own or messages[0] != history[0]:
+        return refusal
+    tokens = input_bound(own, parameters, model).tokens
+    if tokens > refusal.fits:
+        tokens = await _count_input(model, own, settings, parameters) or tokens
+    assert refusal.requested is not None
+    if tokens > refusal.fits:
+        return refusal
+    long = LongConversation(record.request.conversation_id, len(history), refusal.requested - tokens)
+    return replace(refusal, scope="conversation", conversation=long)
 
 
 def _refused(record: RunRecord, refusal: Refusal) -> CeilingReached:

@@ -27,15 +27,15 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
+from handrail.kernel.forks import begin_anew_when_forked
+
 from .agent_loop import AgentLoop
 from .held_call import ModelCall
 from .model_call import model_call
-from .provider_errors import as_provider_error, raised_by_stream
+from .provider_errors import as_provider_error, check_parts, watch_stream
 from .record import RunRecord
 from .request_hold import refuse_unbounded
 
-_installation = threading.Lock()
-_installed = False
 _HOOKED = "__handrail_hooked__"
 
 
@@ -51,6 +51,38 @@ class _Sender:
     """How many requests deep the code is within it."""
 
 
+class _Installation:
+    """Hooks the model classes that exist, those defined later, `Agent.iter` and thread pools, once in a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_done = False
+        begin_anew_when_forked(self)
+
+    def begin_anew(self) -> None:
+        """Replaces the lock, which a thread of the parent may have held."""
+        self._lock = threading.Lock()
+
+    def ensure(self) -> None:
+        """Hooks what is not hooked yet."""
+        with self._lock:
+            if self._is_done:
+                return
+            define = Model.__dict__["__init_subclass__"].__func__
+
+            def define_and_hook(cls: type[Model], /, **options: Any) -> None:
+                define(cls, **options)
+                _hook_class(cls)
+
+            Model.__init_subclass__ = classmethod(define_and_hook)  # type: ignore[assignment, method-assign]
+            for model_class in list(_subclasses(Model)):
+                _hook_class(model_class)
+            for owner, name, hook in ((Agent, "iter", _hook_iter), (ThreadPoolExecutor, "submit", _hook_submit)):
+                setattr(owner, name, hook(getattr(owner, name)))
+            self._is_done = True
+
+
+_installation = _Installation()
 _sender: ContextVar[_Sender | None] = ContextVar("handrail_sender", default=None)
 
 
@@ -62,7 +94,7 @@ def sending(record: RunRecord, loop: AgentLoop | None = None) -> Iterator[None]:
         record: The record of the run that pays for them.
         loop: The agent's loop that sends them; None if code other than an agent does.
     """
-    _install()
+    _installation.ensure()
     with _as_sender(_Sender(record, loop)):
         yield
 
@@ -83,26 +115,6 @@ def governing_record() -> RunRecord | None:
     """The record of the run that pays for requests at the moment; None outside of runs."""
     sender = _sender.get()
     return sender.record if sender else None
-
-
-def _install() -> None:
-    """Hooks the model classes that exist, those defined later, and `Agent.iter`, once in a process."""
-    global _installed
-    with _installation:
-        if _installed:
-            return
-        define = Model.__dict__["__init_subclass__"].__func__
-
-        def define_and_hook(cls: type[Model], /, **options: Any) -> None:
-            define(cls, **options)
-            _hook_class(cls)
-
-        Model.__init_subclass__ = classmethod(define_and_hook)  # type: ignore[assignment, method-assign]
-        for model_class in list(_subclasses(Model)):
-            _hook_class(model_class)
-        for owner, name, hook in ((Agent, "iter", _hook_iter), (ThreadPoolExecutor, "submit", _hook_submit)):
-            setattr(owner, name, hook(getattr(owner, name)))
-        _installed = True
 
 
 def _subclasses(cls: type[Any]) -> Iterator[type[Model]]:
@@ -192,7 +204,8 @@ def _hook_request(method: Callable[..., Any]) -> Callable[..., Any]:
         async with model_call(sender.record, sender.loop, self, messages, settings, model_request_parameters) as call:
             with _as_sender(replace(sender, call=call, depth=0)), as_provider_error(self):
                 response = await method(self, messages, call.settings, model_request_parameters)
-            call.settlement.settle_response(response)
+                call.settlement.settle_response(response)
+                check_parts(response.parts)
         return response
 
     return request
@@ -230,14 +243,14 @@ def _hook_stream(method: Callable[..., Any]) -> Callable[..., Any]:
             opened = method(self, messages, call.settings, model_request_parameters, run_context)
             with _as_sender(replace(sender, call=call, depth=0)), as_provider_error(self):
                 stream = await opened.__aenter__()
+            finishes = watch_stream(stream, self)
+            if sender.loop is not None:
+                sender.loop.finishes = finishes
             try:
                 yield stream
             except BaseException as error:
                 call.settlement.settle_partial(stream.get())
                 await opened.__aexit__(type(error), error, error.__traceback__)
-                if isinstance(error, Exception) and raised_by_stream(error):
-                    with as_provider_error(self):
-                        raise
                 raise
             call.settlement.settle_stream(stream.get())
             await opened.__aexit__(None, None, None)

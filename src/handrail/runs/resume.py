@@ -1,6 +1,8 @@
 """Resumes a run that waited for people: one process takes it over, with their decisions."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,11 +11,13 @@ from sqlalchemy import Connection
 
 from handrail.kernel.clock import unix_ns
 from handrail.kernel.db.operation import operation
+from handrail.kernel.errors import StoreError
+from handrail.kernel.interruptions import INTERRUPTIONS, outwait, run_to_end
 from handrail.review.approvals.model import Approval
 from handrail.review.approvals.store import recover
 from handrail.runs.store.pauses import Pause, claim_paused_run
 from handrail.runs.store.queries import RunView
-from handrail.runs.store.runs import Claim
+from handrail.runs.store.runs import Claim, renew_run_lease
 from handrail.traces import semconv
 from handrail.traces.model import Usage
 
@@ -21,16 +25,18 @@ from . import user_messages
 from .errors import NotResumable
 from .outcome import Escalated, Proposal
 from .record import ResumeState, RunRecord
-from .request import RunInput
+from .request import RunRequest
+from .runtime import Runtime
 from .totals import RunTotals
 
 _BLOCKED_BY = {
     "expired": ("approval_expired", user_messages.EXPIRED),
     "withdrawn": ("approval_withdrawn", user_messages.ESCALATED),
-    "failed": ("action_uncertain", user_messages.UNCERTAIN),
-    "unknown_after_crash": ("action_uncertain", user_messages.UNCERTAIN),
 }
-"""The states of an approval that block its run, each with the escalation's reason and what the user reads."""
+"""The states of an approval that block its run, each with the escalation's reason and what the user reads.
+
+An uncertain action blocks it too, but only once the tool's `reconcile` was asked; see `execute_approved`.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +54,23 @@ class ResumedRun:
         return self.pause.messages[self.pause.new_from :]
 
     @property
-    def input(self) -> RunInput:
-        """The run's input as it was passed to `run`."""
+    def conversation(self) -> Sequence[ModelMessage]:
+        """The messages of the conversation's earlier runs."""
+        return self.pause.messages[: self.pause.new_from]
+
+    @property
+    def request(self) -> RunRequest:
+        """The run's request as it was made first, without its deps."""
         parts = (part for message in self.own_messages for part in message.parts)
-        return next((part.content for part in parts if isinstance(part, UserPromptPart)), None)
+        return RunRequest(
+            run_id=self.run.run_id,
+            agent=self.run.agent,
+            input=next((part.content for part in parts if isinstance(part, UserPromptPart)), None),
+            user=self.run.user,
+            tenant=self.run.tenant,
+            conversation_id=self.run.conversation_id,
+            deps=None,
+        )
 
     def state(self) -> ResumeState:
         """The state that the run's record continues from."""
@@ -71,6 +90,7 @@ class ResumedRun:
                 tools=tuple(pause.tools),
             ),
             retries_used=pause.retries_used,
+            retry_instruction=pause.retry_instruction,
             message_count=len(pause.messages),
         )
 
@@ -98,6 +118,32 @@ def take_over(conn: Connection, run_id: str, now: datetime) -> ResumedRun:
     return ResumedRun(run=run, pause=pause, claim=claim, approvals=approvals)
 
 
+async def take_over_run(runtime: Runtime, run_id: str) -> ResumedRun:
+    """Takes over a run as `take_over` does; a caller that is cancelled meanwhile leaves it for others at once.
+
+    Args:
+        runtime: The runtime whose store has the run.
+        run_id: The run's whole id.
+
+    Raises:
+        NotFound: No run has this id.
+        NotResumable: The run is not waiting, or one of its approvals is not decided.
+        StoreError: The store failed.
+    """
+    write = asyncio.ensure_future(runtime.database.write(take_over(run_id, runtime.clock.now())))
+    try:
+        [resumed] = await asyncio.shield(write)
+    except INTERRUPTIONS:
+        await outwait(write)
+        if write.exception() is None:
+            claim = write.result()[0].claim
+            with suppress(StoreError):
+                await run_to_end(runtime.database.write(renew_run_lease(claim, runtime.clock.now())))
+        raise
+    taken_over: ResumedRun = resumed
+    return taken_over
+
+
 def record_waiting_time(record: RunRecord, approvals: Sequence[Approval]) -> None:
     """Adds a span for each wait for a decision, so that traces tell it from time that the machine took."""
     for approval in approvals:
@@ -116,7 +162,8 @@ def record_waiting_time(record: RunRecord, approvals: Sequence[Approval]) -> Non
 
 def blocked_outcome(record: RunRecord, approvals: Sequence[Approval]) -> Escalated | None:
     """The escalation of a run that cannot go on because of an approval; None if it can."""
-    blocking = [approval for approval in approvals if approval.state in _BLOCKED_BY]
+    # An approval with a reason was withdrawn when the agent came to it, and the agent goes on with that.
+    blocking = [approval for approval in approvals if approval.state in _BLOCKED_BY and approval.reason is None]
     if not blocking:
         return None
     reason, message = _BLOCKED_BY[blocking[0].state]

@@ -13,7 +13,9 @@ from handrail.config.settings import Settings
 from handrail.config.sources import load_settings
 from handrail.kernel.clock import Clock, SystemClock
 from handrail.kernel.db.database import Database
+from handrail.kernel.forks import CAN_FORK, begin_anew_when_forked
 from handrail.models.factory import default_model
+from handrail.models.inherited_connections import drop_inherited_connections
 from handrail.traces.recorder.recorder import open_pipeline
 
 from .fingerprint import Fingerprint
@@ -23,6 +25,8 @@ _MAX_FINGERPRINTS = 10_000
 
 class Runtime:
     """What runs share. A process usually has one; several may exist side by side, each with its own store.
+
+    A runtime may be used in processes forked from the one that made it: each opens the store anew at its first use.
 
     Args:
         settings: The settings, from `load_settings()` or constructed directly.
@@ -43,6 +47,11 @@ class Runtime:
         self.database = Database.open(settings.store, settings.base)
         self._model = model
         self._fingerprints: set[Fingerprint] = set()
+        self._lock = threading.Lock()
+        begin_anew_when_forked(self)
+
+    def begin_anew(self) -> None:
+        """In a forked process: another thread may hold the parent's lock. The store and the exporter have their own."""
         self._lock = threading.Lock()
 
     def model(self) -> Model:
@@ -91,9 +100,25 @@ _default: Runtime | None = None
 _default_lock = threading.Lock()
 
 
+_has_inherited_connections = False
+
+
+def _begin_anew() -> None:
+    global _default_lock, _has_inherited_connections
+    _default_lock = threading.Lock()
+    _has_inherited_connections = True
+
+
+if CAN_FORK:
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
 def current_runtime() -> Runtime:
     """The runtime of the enclosing `use_runtime`, else the process's default one, opened on first use."""
-    global _default
+    global _default, _has_inherited_connections
+    if _has_inherited_connections:
+        _has_inherited_connections = False
+        drop_inherited_connections()
     runtime = _current.get()
     if runtime is not None:
         return runtime

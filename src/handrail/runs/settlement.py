@@ -66,6 +66,8 @@ class Settlement:
         self._settle(_usage(checked.usage), Amount(cost, checked.usage.input_tokens, checked.usage.output_tokens))
         if checked.estimated:
             self._mark_estimated()
+            if self._loop is not None:
+                self._loop.output_tokens = _count_bytes(response)
 
     def settle_stream(self, response: ModelResponse) -> None:
         """Settles a stream that its reader has left without an error, perhaps before its end.
@@ -81,8 +83,9 @@ class Settlement:
     def settle_partial(self, response: ModelResponse) -> None:
         """Settles a stream that was left or broke off: for its input as reported, else as held, and for the output.
 
-        A model that does not think generates what it sends, and a token is at least one byte, so the bytes that arrived
-        are booked. One that may think may have generated all that it was allowed before its first visible word.
+        A provider generates ahead of its reader, and may reason before its first visible word, so all that it was
+        allowed to generate is booked. Only a local model stops with its reader: a token is at least one byte, so the
+        bytes that arrived are booked.
 
         Args:
             response: What arrived.
@@ -92,8 +95,8 @@ class Settlement:
         held = self._hold.amount
         reported = checked_usage(response.usage, held.input_tokens, 0, has_content=False).usage
         arrived = _count_bytes(response)
-        hidden = arrived == 0 or _may_think(self._model)
-        output = held.output_tokens if hidden else min(arrived, held.output_tokens)
+        stops = arrived > 0 and self._model.system in LOCAL_PROVIDERS
+        output = min(arrived, held.output_tokens) if stops else held.output_tokens
         usage = Usage(input=reported.input_tokens, output=max(reported.output_tokens, output))
         cost = held.cost if self._quote is None else self._quote.max_cost(usage.input, usage.output)
         self._describe(response)
@@ -170,18 +173,10 @@ def _usage(usage: RequestUsage) -> Usage:
     )
 
 
-def _may_think(model: Model) -> bool:
-    """Whether the model may generate tokens that it does not send. Only of models with a known name is it known."""
-    profile = model.profile
-    if profile.get("supports_thinking") or profile.get("thinking_always_enabled"):
-        return True
-    return model.system not in LOCAL_PROVIDERS and profile.get("context_window") is None
-
-
 def _count_bytes(response: ModelResponse) -> int:
     """The UTF-8 bytes of a response so far: text, thinking and the arguments of tool calls."""
     texts = [
-        part.args_as_json_str() if isinstance(part, ToolCallPart) else str(getattr(part, "content", ""))
+        str(part.args or "") if isinstance(part, ToolCallPart) else str(getattr(part, "content", ""))
         for part in response.parts
     ]
     return sum(len(text.encode("utf-8", "replace")) for text in texts)

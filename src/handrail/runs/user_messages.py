@@ -16,12 +16,15 @@ _REFUSED: Mapping[str, str] = {
     "user": "You have reached today's limit for this assistant.",
     "tenant": "This month's limit for this assistant has been reached.",
     "run": "This request is too large to handle at once. Please shorten it, or split it into several.",
+    "conversation": "This conversation has become too long to continue. Please start a new one.",
     "price": "This assistant is not available at the moment.",
     "unbounded": "This assistant is not available at the moment.",
 }
 _FAILED_BY_CODE: Mapping[str, str] = {
     "input_too_long": "Your message is too long. Please send a shorter one.",
+    "output_cut": "The answer would have been too long. Please ask for less at once.",
     "output_filtered": "We cannot answer this message. Please rephrase it.",
+    "output_refused": "We cannot answer this message. Please rephrase it.",
 }
 
 

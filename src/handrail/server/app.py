@@ -19,6 +19,7 @@ from handrail.evals.spec import EvalSpec
 from handrail.kernel.errors import HandrailError
 from handrail.runs.agent import GovernedAgent
 from handrail.runs.runtime import Runtime
+from handrail.worker import StopSignal
 
 from .api import approvals, feedback, otlp, runs, traces
 from .bind_policy import BindPolicy
@@ -26,7 +27,7 @@ from .charts import ChartRenderer
 from .errors import LoginRequired
 from .middleware import RequestGuard
 from .openapi import add_problem_responses
-from .pages import cost, evals, inbox, login, overview, spending, steps
+from .pages import cost, evals, inbox, jobs, login, overview, spending, steps
 from .pages import runs as run_pages
 from .pages import traces as trace_pages
 from .problems import Problem, problem_for
@@ -36,10 +37,11 @@ from .templating import Renderer
 
 _logger = logging.getLogger(__name__)
 
-BackgroundTask = Callable[[], Awaitable[None]]
+BackgroundTask = Callable[[StopSignal], Awaitable[None]]
+"""Runs beside the application, and ends soon after it is asked to stop."""
 
 _API = (runs, feedback, approvals, otlp, traces)
-_PAGES = (login, overview, run_pages, inbox, trace_pages, steps, cost, spending, evals)
+_PAGES = (login, overview, run_pages, inbox, trace_pages, steps, cost, spending, evals, jobs)
 
 
 def create_app(
@@ -58,6 +60,7 @@ def create_app(
         bind_policy: Who may reach the server.
         background: Tasks that run until the application shuts down, such as the worker.
     """
+    stop = StopSignal()
     app = FastAPI(
         title="Handrail",
         description="Run governed agents, decide approvals, send OpenTelemetry spans; read runs, traces and costs.",
@@ -65,8 +68,9 @@ def create_app(
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
-        lifespan=lambda _app: _run_alongside(background),
+        lifespan=lambda _app: _run_alongside(background, stop),
     )
+    app.state.stop = stop
     app.state.handrail = AppState(
         runtime=runtime,
         find_agent=find_agent,
@@ -89,11 +93,12 @@ def create_app(
 
 
 @asynccontextmanager
-async def _run_alongside(background: Sequence[BackgroundTask]) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(start()) for start in background]
+async def _run_alongside(background: Sequence[BackgroundTask], stop: StopSignal) -> AsyncIterator[None]:
+    stop.listen()
+    tasks = [asyncio.ensure_future(start(stop)) for start in background]
     yield
-    for task in tasks:
-        task.cancel()
+    if not stop.draining.is_set():
+        stop.request()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -6,7 +6,6 @@ The colours are the style sheet's variables, so that one drawing fits the light 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from handrail.kernel.clock import Clock
+from handrail.kernel.forks import ForkSafePool
 
 _CACHE_SIZE = 200
 _MAX_AGE_NS = 60 * 10**9
@@ -28,7 +28,7 @@ class ChartRenderer:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._cache: OrderedDict[Hashable, tuple[int, Markup]] = OrderedDict()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="handrail-charts")
+        self._executor = ForkSafePool(max_workers=1, thread_name_prefix="handrail-charts")
 
     async def render(self, key: Hashable, build: Callable[[], dict[str, Any]]) -> Markup:
         """The SVG of a chart.

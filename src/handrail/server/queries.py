@@ -16,8 +16,9 @@ from handrail.ceilings.ledger_queries import AccountView, load_spending
 from handrail.evals.spec import EVALS_TENANT
 from handrail.kernel.db.operation import operation
 from handrail.kernel.errors import NotFound
-from handrail.review.approvals.model import Approval, State
-from handrail.review.approvals.store import list_approvals, load_approval, load_approvals
+from handrail.review.approvals.labels import is_uncertain
+from handrail.review.approvals.model import Approval, StateFilter
+from handrail.review.approvals.queries import list_approvals, load_approval, load_approvals
 from handrail.review.feedback import Feedback, load_feedback
 from handrail.runs.runtime import Runtime
 from handrail.runs.store.queries import OutcomeView, RunView, list_runs, load_input, load_outcomes, load_run
@@ -57,7 +58,8 @@ class OverviewData:
     """The figures of a time range.
 
     Attributes:
-        waiting: Pending approvals, counted up to a hundred.
+        waiting: The approvals that need a person, counted up to a hundred.
+        uncertain: Those of them whose action may have happened.
     """
 
     paths: Sequence[PathPoint]
@@ -65,6 +67,7 @@ class OverviewData:
     latency: Sequence[LatencyPoint]
     ungoverned: Sequence[UngovernedSpend]
     waiting: int
+    uncertain: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,18 +115,18 @@ class Queries:
             raise NotFound(f"there is no run {run_id}")
         return detail
 
-    async def approvals(self, *, state: State | None, limit: int, before: str | None) -> list[Approval]:
-        """The approvals that have waited longest first, without those of eval trials."""
-        tenant = self.tenant
+    async def approvals(self, *, state: StateFilter | None, limit: int, before: str | None) -> list[Approval]:
+        """Approvals as they stand now, in the order of `list_approvals`, without those of eval trials."""
+        now, tenant = self._runtime.clock.now(), self.tenant
         hidden = () if tenant == EVALS_TENANT else (EVALS_TENANT,)
         return await self._runtime.database.read(
-            list_approvals(state=state, tenant=tenant, limit=limit, before=before, hidden=hidden)
+            list_approvals(now, state=state, tenant=tenant, limit=limit, before=before, hidden=hidden)
         )
 
     async def approval(self, approval_id: str) -> Approval:
-        """One approval, by its full id. Raises NotFound."""
-        tenant = self.tenant
-        approval = await self._runtime.database.read(load_approval(approval_id, tenant))
+        """One approval as it stands now, by its full id. Raises NotFound."""
+        now, tenant = self._runtime.clock.now(), self.tenant
+        approval = await self._runtime.database.read(load_approval(approval_id, now, tenant))
         if approval.approval_id != approval_id:
             raise NotFound(f"there is no approval {approval_id}")
         return approval
@@ -135,8 +138,8 @@ class Queries:
 
     async def overview(self, range_: TimeRange) -> OverviewData:
         """The figures of the overview page."""
-        tenant = self.tenant
-        return await self._runtime.database.read(_load_overview(range_, tenant))
+        now, tenant = self._runtime.clock.now(), self.tenant
+        return await self._runtime.database.read(_load_overview(range_, now, tenant))
 
     async def traces(
         self,
@@ -225,21 +228,22 @@ def _load_run_detail(conn: Connection, run_id: str, now: datetime, tenant: str |
         run=run,
         input=load_input(run.run_id)(conn),
         outcomes=load_outcomes(run.run_id)(conn),
-        approvals=load_approvals(run.run_id)(conn),
+        approvals=load_approvals(run.run_id, now)(conn),
         feedback=load_feedback(run.run_id)(conn),
     )
 
 
 @operation
-def _load_overview(conn: Connection, range_: TimeRange, tenant: str | None) -> OverviewData:
+def _load_overview(conn: Connection, range_: TimeRange, now: datetime, tenant: str | None) -> OverviewData:
     since, until, bucket = range_.since, range_.until, range_.bucket
-    waiting = list_approvals(state="pending", tenant=tenant, limit=100, before=None, hidden=(EVALS_TENANT,))(conn)
+    waiting = list_approvals(now, state="open", tenant=tenant, limit=100, before=None, hidden=(EVALS_TENANT,))(conn)
     return OverviewData(
         paths=paths_over_time(tenant=tenant, since=since, until=until, interval=range_.interval)(conn),
         spend=spend_over_time(tenant=tenant, since=since, until=until, bucket=bucket)(conn),
         latency=latency_over_time(tenant=tenant, since=since, until=until, bucket=bucket)(conn),
         ungoverned=ungoverned_spend(tenant=tenant, since=since, until=until)(conn),
         waiting=len(waiting),
+        uncertain=sum(map(is_uncertain, waiting)),
     )
 
 

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse
 from handrail.kernel.clock import from_unix_ns
 from handrail.kernel.money import NanoUsd, format_usd
 from handrail.kernel.text import format_duration, format_json, sanitize, shorten
+from handrail.review.approvals.labels import STATE_LABELS, is_uncertain, settlement_label
 
 
 class Renderer:
@@ -39,7 +40,10 @@ class Renderer:
             line=_line,
             count=_count,
             share=_share,
+            state_label=STATE_LABELS.__getitem__,
+            settlement_label=settlement_label,
         )
+        self._environment.tests.update(uncertain=is_uncertain)
         self._environment.globals.update(static=static_url, url=self.url)
 
     def render(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:

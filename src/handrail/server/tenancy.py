@@ -44,6 +44,19 @@ def run_tenant(principal_tenant: str | None, requested: str | None = None) -> st
     return principal_tenant
 
 
+def check_sees_jobs(principal_tenant: str | None) -> None:
+    """Keeps background jobs, which are of every tenant, from principals of one tenant.
+
+    Args:
+        principal_tenant: The principal's only tenant; None for an operator.
+
+    Raises:
+        NotAllowed: The principal is not an operator.
+    """
+    if principal_tenant is not None:
+        raise NotAllowed("jobs are of every tenant, and so are their errors; only operators can see them")
+
+
 def check_sees_evals(principal_tenant: str | None) -> None:
     """Keeps eval runs, which are not limited to one tenant, from principals of one tenant.
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from handrail.kernel.db.operation import operation
 from handrail.kernel.errors import NotFound
 
+from . import semconv
 from .analysis.cost_drivers import CostConcentration, CostDriver, find_cost_drivers, most_expensive
 from .model import Span
 from .store.spans import load_trace
@@ -120,3 +121,18 @@ def _load_traces(conn: Connection, references: Iterable[TraceReference]) -> list
         if summary.spans <= MAX_TRACE_SPANS:
             loaded.append(spans)
     return loaded
+
+
+def cost_note(span: Span) -> str:
+    """What has to be said about a span's cost: that it is estimated, or that it had no bound; empty if nothing has.
+
+    Args:
+        span: The span.
+    """
+    notes = []
+    if span.attributes.get(semconv.ESTIMATED):
+        notes.append("estimated: the provider did not say what it used")
+    if unbounded := span.attributes.get(semconv.UNBOUNDED):
+        names = unbounded if isinstance(unbounded, str) else ", ".join(map(str, unbounded))
+        notes.append(f"without a bound: {names}")
+    return "; ".join(notes)

@@ -13,7 +13,8 @@ from handrail.kernel.clock import SystemClock
 from handrail.kernel.db.database import Database
 from handrail.review.approvals.errors import AlreadyDecided, StillExecuting
 from handrail.review.approvals.model import Execute
-from handrail.review.approvals.store import begin, complete, decide, load_approval
+from handrail.review.approvals.queries import load_approval
+from handrail.review.approvals.store import begin, complete, decide
 
 store, effects, stop_at = sys.argv[1:]
 database = Database.open(store)
@@ -39,7 +40,7 @@ def approve(approval_id: str) -> bool:
 
 
 def execute(approval_id: str) -> bool:
-    digest = database.read_now(load_approval(approval_id)).digest
+    digest = database.read_now(load_approval(approval_id, clock.now())).digest
     try:
         [begun] = database.write_now(begin(approval_id, digest, clock.now()))
     except StillExecuting:

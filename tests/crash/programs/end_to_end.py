@@ -27,7 +27,8 @@ from handrail.evals.gate.baseline import create_baseline
 from handrail.evals.gate.gate import run_gate
 from handrail.evals.gate.verdict_store import list_gates
 from handrail.evals.store.baselines import newest_baseline
-from handrail.review.approvals.store import decide, list_approvals, load_approvals
+from handrail.review.approvals.queries import list_approvals, load_approvals
+from handrail.review.approvals.store import decide
 from handrail.review.feedback import load_feedback
 from handrail.runs.store.queries import list_runs, load_outcomes
 from handrail.testing import VirtualClock, kill_at_commit
@@ -52,7 +53,7 @@ class Scenario:
             freeze(self._shop.cases, "the first cases", now.date())
         agent, spec = self._shop.agent(PROMPT), self._shop.spec(PROMPT)
         await self._ask(CHARGED_TWICE, "u-1")
-        for approval in await self._read(list_approvals, state="pending", tenant="acme", limit=9, before=None):
+        for approval in await self._read(list_approvals, now=now, state="pending", tenant="acme", limit=9, before=None):
             await self._runtime.database.write(decide(approval.approval_id, "approved", "mia", ROLES, None, now))
             self._acknowledge("approved", approval.approval_id)
         await run_due_jobs(self._runtime, lambda _name: agent)
@@ -77,10 +78,9 @@ class Scenario:
 
     async def report(self) -> dict[str, Any]:
         """The final state of the store, with the logs of requests, refunds and acknowledgements."""
-        runs = await self._read(
-            list_runs, now=self._runtime.clock.now(), tenant="acme", agent=None, limit=99, before=None
-        )
-        approvals = [approval for run in runs for approval in await self._read(load_approvals, run_id=run.run_id)]
+        now = self._runtime.clock.now()
+        runs = await self._read(list_runs, now=now, tenant="acme", agent=None, limit=99, before=None)
+        approvals = [a for run in runs for a in await self._read(load_approvals, run_id=run.run_id, now=now)]
         held = await self._runtime.database.read(
             lambda conn: conn.execute(select(holds.c.state, holds.c.settled_cost)).all()
         )

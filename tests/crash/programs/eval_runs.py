@@ -36,7 +36,7 @@ from handrail.evals.eval_set.lock import freeze
 from handrail.evals.eval_set.model import Case
 from handrail.evals.runner.eval_run import run_evals
 from handrail.evals.store.eval_runs import Trial, list_eval_runs, load_eval_run
-from handrail.review.approvals.store import list_approvals
+from handrail.review.approvals.queries import list_approvals
 from handrail.testing import VirtualClock, kill_at_commit
 
 WORDS = ("one", "two", "refund")
@@ -118,7 +118,9 @@ def _resume(echo: Echo, killed: bool) -> None:
     asyncio.run(echo.run(runtime, stored[0]["id"] if stored else None))
     runtime.database.write_now(charge_expired(runtime.clock.now()))
     rows = runtime.database.read_now(lambda conn: conn.execute(select(holds.c.state, holds.c.settled_cost)).all())
-    pending = runtime.database.read_now(list_approvals(state="pending", tenant=None, limit=9, before=None))
+    pending = runtime.database.read_now(
+        list_approvals(runtime.clock.now(), state="pending", tenant=None, limit=9, before=None)
+    )
     report = {
         "killed": killed,
         "reported": reported,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from handrail.evals.errors import JudgeFailed
@@ -22,7 +23,8 @@ from handrail.kernel.db.database import Database
 from handrail.kernel.errors import BadInput
 from handrail.kernel.ids import new_id
 from handrail.kernel.money import NanoUsd
-from handrail.review.approvals.store import list_approvals, withdraw
+from handrail.review.approvals.queries import list_approvals
+from handrail.review.approvals.store import withdraw
 from handrail.runs.runtime import Runtime, use_runtime
 
 from .concurrency import Throttle
@@ -330,14 +332,14 @@ async def _start_or_load(
         return eval_run_id, (), False
     view, trials = await database.read(eval_runs.load_eval_run(resume))
     _check_resumable(view, spec.name, eval_set, scorers)
-    await _withdraw_orphaned_approvals(database, view.eval_run_id)
+    await _withdraw_orphaned_approvals(database, view.eval_run_id, now)
     return view.eval_run_id, trials, view.ended_at is not None
 
 
-async def _withdraw_orphaned_approvals(database: Database, eval_run_id: str) -> None:
+async def _withdraw_orphaned_approvals(database: Database, eval_run_id: str, now: datetime) -> None:
     """Withdraws the pending approvals of trials that a crash ended before they were committed."""
     pending = await database.read(
-        list_approvals(state="pending", tenant=EVALS_TENANT, limit=_MAX_PENDING_APPROVALS, before=None)
+        list_approvals(now, state="pending", tenant=EVALS_TENANT, limit=_MAX_PENDING_APPROVALS, before=None)
     )
     run_ids = sorted({approval.run_id for approval in pending if approval.user == eval_run_id})
     if run_ids:

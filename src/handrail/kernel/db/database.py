@@ -13,12 +13,23 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, event
 
-from handrail.kernel.errors import StoreBusy
+from handrail.kernel.errors import StoreBusy, StoreError
+from handrail.kernel.forks import begin_anew_when_forked
 
-from .engine import describe_store, in_transaction, reading_engine, store_errors, store_url, writing_engine
+from .engine import (
+    describe_store,
+    detach_sockets,
+    in_transaction,
+    reading_engine,
+    store_errors,
+    store_url,
+    writing_engine,
+)
+from .fork_gate import disconnect_before_fork, inside_store
 from .group_writer import GroupWriter
 from .operation import Operation
 from .schema import ensure_current
@@ -30,17 +41,35 @@ _ATTEMPTS = 5
 
 
 class Database:
-    """One store, opened. Safe to use from several threads and event loops at once."""
+    """One store, opened. Safe to use from several threads and event loops at once.
+
+    A process that is forked from this one may use it too: it opens the store anew, with threads and connections of its
+    own. What was submitted before the fork is the parent's.
+    """
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        self._engine = writing_engine(url)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._connections: WeakSet[Any] = WeakSet()
+        """The connections to Postgres that this process opened."""
+        self._inherited: list[object] = []
+        """What the parent uses, kept so that nothing of it is closed here."""
+        self._open()
+        begin_anew_when_forked(self)
+        if url.get_backend_name() == "sqlite":
+            disconnect_before_fork(self)
+
+    def _open(self) -> None:
+        self._stale = False
+        self._engine = writing_engine(self.url)
         self._reading = reading_engine(self._engine)
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="handrail-db")
         self._writer: GroupWriter | _TransactionWriter
         if self._engine.dialect.name == "sqlite":
             self._writer = GroupWriter(self._engine)
         else:
+            event.listen(self._engine, "connect", lambda connection, _record: self._connections.add(connection))
             self._writer = _TransactionWriter(self._engine, self._pool)
 
     @classmethod
@@ -68,8 +97,8 @@ class Database:
 
     @property
     def commits(self) -> int:
-        """Transactions committed by this object so far."""
-        return self._writer.commits
+        """Transactions committed by this object in this process so far."""
+        return 0 if self._stale else self._writer.commits
 
     async def write(self, *operations: Operation[Any]) -> list[Any]:
         """Runs operations as one: if one raises, none of them happened.
@@ -84,9 +113,9 @@ class Database:
             Their results, in order, once all of them are durable.
 
         Raises:
-            StoreError: If the store could not do it. Whatever else an operation raises is passed on.
+            StoreError: If the store could not do it, or was closed. Whatever else an operation raises is passed on.
         """
-        return await asyncio.wrap_future(self._writer.submit(operations))
+        return await asyncio.wrap_future(self._submit(operations))
 
     async def read(self, query: Operation[T]) -> T:
         """Runs an operation that only reads, in one consistent snapshot.
@@ -99,13 +128,21 @@ class Database:
 
         Raises:
             StoreReadOnly: If it tries to write.
-            StoreError: If the store could not do it. Whatever else the operation raises is passed on.
+            StoreError: If the store could not do it, or was closed. Whatever else the operation raises is passed on.
         """
-        return await asyncio.wrap_future(self._pool.submit(self.read_now, query))
+        with self._lock:
+            self._ensure_open()
+            reading = self._pool.submit(self._read, query)
+        return await asyncio.wrap_future(reading)
 
     def read_now(self, query: Operation[T]) -> T:
         """`read` for callers without an event loop."""
-        with store_errors(self.url), self._reading.connect() as conn:
+        with self._lock:
+            self._ensure_open()
+        return self._read(query)
+
+    def _read(self, query: Operation[T]) -> T:
+        with inside_store(self.url), store_errors(self.url), self._reading.connect() as conn:
             if conn.dialect.name == "sqlite":
                 conn.exec_driver_sql("BEGIN")
             try:
@@ -116,14 +153,48 @@ class Database:
 
     def write_now(self, *operations: Operation[Any]) -> list[Any]:
         """`write` for callers without an event loop."""
-        return self._writer.submit(operations).result()
+        return self._submit(operations).result()
+
+    def _submit(self, operations: Sequence[Operation[Any]]) -> Future[list[Any]]:
+        with self._lock:
+            self._ensure_open()
+            return self._writer.submit(operations)
+
+    def _ensure_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"store {self.name}: it was closed by this program; open a new Runtime")
+        if self._stale:
+            with inside_store(self.url):
+                self._open()
 
     def close(self) -> None:
         """Finishes what was submitted, then closes every connection."""
+        with self._lock:
+            self._closed = True
+            if self._stale:
+                return
         self._writer.close()
         self._pool.shutdown()
+        with inside_store(self.url):
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Closes the connections that nobody uses; they are opened again when they are needed."""
+        if self._stale:
+            return
+        if isinstance(self._writer, GroupWriter):
+            self._writer.release_checkpoint_lock()
         self._reading.dispose()
         self._engine.dispose()
+
+    def begin_anew(self) -> None:
+        """In a forked process: leaves to the parent what it uses. The store is opened anew when it is needed."""
+        self._lock = threading.Lock()
+        if not self._stale:
+            self._inherited += [self._engine, self._reading, self._pool, self._writer]
+        detach_sockets(self._connections)
+        self._connections = WeakSet()
+        self._stale = True
 
 
 class _TransactionWriter:

@@ -1,10 +1,11 @@
 """What differs between SQLite and Postgres: how to open each, and what its errors mean."""
 
 import functools
+import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,25 @@ def writing_engine(url: URL) -> Engine:
         return create_engine(url, hide_parameters=True, pool_size=10, max_overflow=20, pool_pre_ping=True)
     except ModuleNotFoundError:
         raise MissingExtra("a Postgres store", "postgres") from None
+
+
+def detach_sockets(connections: Iterable[Any]) -> None:
+    """Detaches a forked process from its parent's connections to Postgres, which stay as they are in the parent.
+
+    Closing them would end the parent's session, and keeping them would keep the session alive after the parent's death.
+    So each socket becomes /dev/null here.
+
+    Args:
+        connections: Inherited connections of psycopg, which nobody uses again.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        for connection in connections:
+            # psycopg raises its own error for a connection that was closed.
+            with suppress(Exception):
+                os.dup2(null, connection.fileno(), inheritable=False)
+    finally:
+        os.close(null)
 
 
 def reading_engine(writing: Engine) -> Engine:

@@ -16,9 +16,11 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
-from .engine import in_transaction, store_errors
+from handrail.kernel.errors import StoreError
+
+from .engine import describe_store, in_transaction, store_errors
+from .fork_gate import inside_store
 from .operation import Operation
 
 if TYPE_CHECKING:
@@ -70,12 +72,13 @@ class GroupWriter:
             The results in the same order, once they are on disk; or the error of the operation that failed.
 
         Raises:
-            RuntimeError: If the writer is closed.
+            StoreError: If the writer is closed.
         """
         call = _Call(operations)
         with self._lock:
-            if self._closed:
-                raise RuntimeError("the database is closed")
+            # A call that no thread takes would wait for ever.
+            if self._closed or not self._thread.is_alive():
+                raise StoreError(f"store {describe_store(self._engine.url)}: its writer is closed; nothing was written")
             self._calls.put(call)
         return call.future
 
@@ -85,14 +88,22 @@ class GroupWriter:
             self._closed = True
             self._calls.put(None)
         self._thread.join()
+        self.release_checkpoint_lock()
+
+    def release_checkpoint_lock(self) -> None:
+        """Lets another process checkpoint. Called between transactions only."""
         if self._checkpoint_lock is not None:
             self._checkpoint_lock.release()
+            self._checkpoint_lock = None
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             group: list[_Call] = []
+            if not _begin(call, group):
+                continue
+            url = self._engine.url
             try:
-                with store_errors(self._engine.url), self._engine.connect() as conn:
+                with inside_store(url), store_errors(url), self._engine.connect() as conn:
                     self._transaction(conn, call, group)
             except BaseException as error:  # noqa: BLE001 - it belongs to the callers, who get it
                 # The transaction as a whole failed: no call of the group was written, also none that had gone well.
@@ -106,11 +117,9 @@ class GroupWriter:
             self._checkpoint()
 
     def _transaction(self, conn: Connection, first: _Call, group: list[_Call]) -> None:
-        """Runs `first` and what else arrives while the transaction is open; `group` gets every call that was begun."""
+        """Runs `first` and what else arrives while the transaction is open, which joins the group."""
         call: _Call | None = first
         deadline = time.monotonic() + GROUP_SECONDS
-        if not _begin(first, group):
-            return
         # IMMEDIATE takes the write lock now. A transaction that began as a reader would get SQLITE_BUSY, without any
         # waiting, at its first write if another process had written meanwhile.
         conn.exec_driver_sql("BEGIN IMMEDIATE")
@@ -162,18 +171,20 @@ class GroupWriter:
         if size < self._checkpointed_bytes:
             # The log was begun anew, and cut to its limit (see engine.py).
             self._checkpointed_bytes = 0
-        if size - self._checkpointed_bytes < CHECKPOINT_BYTES or not self._holds_checkpoint_lock():
+        if size - self._checkpointed_bytes < CHECKPOINT_BYTES:
             return
         # Everything is safe in the log: a checkpoint that fails, on a full disk say, is tried again after the next
-        # transaction.
+        # transaction. Whatever the error is, the thread goes on: without it, every later call would fail.
+        url = self._engine.url
         try:
-            with self._engine.connect() as conn:
-                conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-                self._checkpointed_bytes = size
-        except DBAPIError as error:
-            _logger.warning(
-                "checkpoint failed, trying again: %s", error.orig, extra={"store": self._engine.url.database}
-            )
+            with inside_store(url):
+                if not self._holds_checkpoint_lock():
+                    return
+                with store_errors(url), self._engine.connect() as conn:
+                    conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+            self._checkpointed_bytes = size
+        except Exception as error:  # noqa: BLE001 - see above
+            _logger.warning("checkpoint failed, trying again: %s", error, extra={"store": url.database})
 
     def _log_size(self) -> int:
         # The last connection of another process may remove the log at any moment.
@@ -183,7 +194,8 @@ class GroupWriter:
             return 0
 
     def _holds_checkpoint_lock(self) -> bool:
-        """Whether this process is the one that checkpoints: it is once it gets the lock, and then until it closes.
+        """Whether this process is the one that checkpoints: it is once it gets the lock, and then until it closes or
+        forks: a child would share the lock.
 
         Where no lock can be had, in a directory without space or permission for instance, the log grows and writing
         goes on.
@@ -201,7 +213,7 @@ class GroupWriter:
         except OSError as error:
             self._log_once(logging.WARNING, "no checkpoint lock, so the write-ahead log grows: %s", error)
             return False
-        _logger.info("this process checkpoints the store", extra={"store": self._engine.url.database})
+        self._log_once(logging.INFO, "this process checkpoints the store")
         self._checkpoint_lock = lock
         return True
 

@@ -11,6 +11,7 @@ from sqlalchemy import URL, Connection, MetaData, inspect, text
 from handrail.kernel.errors import StoreNewer, StoreOlder
 
 from .engine import describe_store, store_errors, writing_engine
+from .fork_gate import inside_store
 
 metadata = MetaData(
     naming_convention={
@@ -56,6 +57,12 @@ def upgrade(url: URL) -> tuple[str | None, str]:
         StoreNewer: If the tables are of a version that this code does not know.
     """
     before = _version(url)
+    with inside_store(url):
+        _migrate(url)
+    return before, REVISIONS[-1]
+
+
+def _migrate(url: URL) -> None:
     from alembic import command
     from alembic.config import Config
 
@@ -74,16 +81,16 @@ def upgrade(url: URL) -> tuple[str | None, str]:
                 conn.commit()
     finally:
         engine.dispose()
-    return before, REVISIONS[-1]
 
 
 def _version(url: URL) -> str | None:
-    engine = writing_engine(url)
-    try:
-        with store_errors(url), engine.connect() as conn:
-            version = _read_version(conn)
-    finally:
-        engine.dispose()
+    with inside_store(url):
+        engine = writing_engine(url)
+        try:
+            with store_errors(url), engine.connect() as conn:
+                version = _read_version(conn)
+        finally:
+            engine.dispose()
     if version is not None and version not in REVISIONS:
         raise StoreNewer(
             f"store {describe_store(url)}: its tables are of version {version}, and this Handrail knows "

@@ -7,7 +7,6 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from handrail.kernel.errors import MissingExtra
+from handrail.kernel.forks import ForkSafePool, begin_anew_when_forked
 
 CONTEXT_TOKENS = 8192
 _BATCH_TOKENS = 256  # a request can be stopped between batches of its prompt: about every two seconds
@@ -48,8 +48,16 @@ class Engine:
         if find_spec("xllamacpp") is None:
             raise MissingExtra("The built-in model", "local")
         self._weights = weights
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="handrail-llama")
+        self._thread = ForkSafePool(max_workers=1, thread_name_prefix="handrail-llama")
         self._server: Any = None
+        self._inherited: list[Any] = []
+        begin_anew_when_forked(self)
+
+    def begin_anew(self) -> None:
+        """In a forked process: the weights are loaded again when they are needed, since llama.cpp has threads."""
+        # Kept: the end of an inherited server would wait for its threads.
+        self._inherited.append(self._server)
+        self._server = None
 
     async def complete(self, request: Mapping[str, Any], timeout_s: float) -> Completion:
         """Runs a chat completion. A cancelled or late request stops at its next token, or leaves the queue.

@@ -1,12 +1,23 @@
 """The rules of approvals, as pure functions: who may decide, until when, and who may execute."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from .errors import StillExecuting
-from .model import AlreadyExecuted, Approval, BeginResult, Execute, NotApproved, Transition, UnknownEffect
+from .model import (
+    AlreadyExecuted,
+    Approval,
+    BeginResult,
+    CallDiffers,
+    Execute,
+    NotApproved,
+    Transition,
+    UnknownEffect,
+)
 
 _ROLE = "role:"
+_PROCESS_GONE = "its process died while it was being executed"
 
 
 def why_not_permitted(approval: Approval, person: str, roles: Mapping[str, Collection[str]]) -> str | None:
@@ -60,15 +71,21 @@ def begin_execution(approval: Approval, digest: str, now: datetime) -> tuple[Tra
     Raises:
         StillExecuting: While another execution is under way.
     """
-    if approval.digest != digest:
-        return None, NotApproved(approval.state)
     match approval.state:
-        case "approved":
+        case "approved" if approval.digest == digest:
             return "begin", Execute()
+        case "approved" if approval.executing_until is not None:
+            # Its key would repeat the first attempt, but another call gets a key of its own.
+            return "lose_track", UnknownEffect(f"{_PROCESS_GONE}, and the call has changed since")
+        case "approved":
+            return None, CallDiffers()
         case "executed":
-            return None, AlreadyExecuted(approval.result)
+            settled = approval.happened is True and approval.executing_until is None
+            return None, AlreadyExecuted(approval.result, is_known=not settled)
         case "unknown_after_crash":
-            return None, UnknownEffect()
+            return None, UnknownEffect(_PROCESS_GONE)
+        case "failed":
+            return None, UnknownEffect(f"it failed: {approval.result}")
         case "executing":
             until = approval.executing_until
             if until is not None and now < until:
@@ -76,9 +93,13 @@ def begin_execution(approval: Approval, digest: str, now: datetime) -> tuple[Tra
                     f"approval {approval.approval_id}: another process is executing it; try again after "
                     f"{until.isoformat(timespec='seconds')}"
                 )
-            return ("begin_again", Execute()) if approval.idempotent else ("lose_track", UnknownEffect())
+            if approval.idempotent and approval.digest == digest:
+                return "begin_again", Execute()
+            return "lose_track", UnknownEffect(_PROCESS_GONE)
+        case "withdrawn" if approval.digest != digest:
+            return None, CallDiffers()
         case other:
-            return None, NotApproved(other)
+            return None, NotApproved(other, approval.reason)
 
 
 def recovery_transition(approval: Approval) -> Transition | None:
@@ -86,3 +107,9 @@ def recovery_transition(approval: Approval) -> Transition | None:
     if approval.state != "executing":
         return None
     return "return" if approval.idempotent else "lose_track"
+
+
+def as_of(approval: Approval, now: datetime) -> Approval:
+    """The approval as it stands at a time: one that nobody decided in time is expired, whether or not a job said so."""
+    overdue = approval.state == "pending" and now >= approval.expires_at
+    return replace(approval, state="expired") if overdue else approval

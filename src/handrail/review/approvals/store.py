@@ -21,21 +21,19 @@ from sqlalchemy import (
     Table,
     Text,
     select,
-    tuple_,
     update,
 )
 
 from handrail.kernel.db.columns import Json, Packed, Timestamp
 from handrail.kernel.db.jobs import enqueue
 from handrail.kernel.db.operation import Operation, operation
-from handrail.kernel.db.queries import find_by_prefix
 from handrail.kernel.db.rows import from_row, to_row
 from handrail.kernel.db.schema import metadata
 from handrail.kernel.errors import NotFound
 from handrail.kernel.serialization import escape_unstorable, pack
 
 from .errors import AlreadyDecided, NotPermitted
-from .model import EXECUTION_LEASE, TRANSITIONS, Approval, BeginResult, State, Transition
+from .model import EXECUTION_LEASE, TRANSITIONS, UNCERTAIN, Approval, BeginResult, Transition
 from .state_machine import begin_execution, recovery_transition, why_not_open, why_not_permitted
 
 approvals = Table(
@@ -50,6 +48,7 @@ approvals = Table(
     Column("tool", String, nullable=False),
     Column("call_id", String, nullable=False),
     Column("arguments", Json, nullable=False),
+    Column("schema_hash", String, nullable=False),
     Column("digest", String, nullable=False),
     Column("approver", String, nullable=False),
     Column("idempotent", Boolean, nullable=False),
@@ -60,11 +59,16 @@ approvals = Table(
     Column("decided_at", Timestamp),
     Column("note", Text),
     Column("executing_until", Timestamp),
+    Column("attempts", Integer, nullable=False),
     Column("result", Packed),
+    Column("reason", Text),
+    Column("happened", Boolean),
+    Column("settled_by", String),
+    Column("settled_at", Timestamp),
     Index("ix_approvals_run_id", "run_id"),
     Index("ix_approvals_state_proposed_at", "state", "proposed_at"),
 )
-_HINT = "`handrail approvals list` shows those that wait"
+LIST_HINT = "`handrail approvals list` shows those that wait"
 
 
 def propose(proposed: Sequence[Approval]) -> Operation[None]:
@@ -145,10 +149,111 @@ def expire(conn: Connection, approval_id: str, now: datetime) -> bool:
 
 
 @operation
+def settle_uncertain(
+    conn: Connection,
+    approval_id: str,
+    happened: bool,
+    person: str,
+    roles: Mapping[str, Collection[str]],
+    note: str | None,
+    now: datetime,
+) -> Approval:
+    """Records what a person found out about an uncertain action. The run's last settlement enqueues its resumption.
+
+    Args:
+        conn: The connection, within a transaction.
+        approval_id: The whole id.
+        happened: Whether the action took place. If not, it is executed again, which counts as one more attempt.
+        person: Who found out; the same people as for a decision may.
+        roles: The members of each role.
+        note: What they found out, if they say.
+        now: The time.
+
+    Returns:
+        The approval as settled: `executed`, with no result, or `approved`.
+
+    Raises:
+        NotFound: If there is no such approval.
+        NotPermitted: If this person may not settle it.
+        AlreadyDecided: If the action is not uncertain, or not any more.
+    """
+    approval, others = _load_round(conn, approval_id)
+    if reason := why_not_permitted(approval, person, roles):
+        raise NotPermitted(f"approval {approval_id}: {person} may not settle it; {reason}")
+    if approval.state not in UNCERTAIN:
+        raise AlreadyDecided(f"approval {approval_id} is {approval.state}: whether it happened is not in doubt")
+    settled = _settle(conn, approval, happened, now, note and escape_unstorable(note), person)
+    if all(other.state not in UNCERTAIN for other in others):
+        # Each settlement follows an attempt of its own, so the key is new each time.
+        key = f"resume:{approval.run_id}:{approval.round}:{approval_id}:{approval.attempts}"
+        enqueue("resume_run", key, {"run_id": approval.run_id}, now)(conn)
+    return settled
+
+
+@operation
+def was_settled(conn: Connection, run_id: str, round_: int, since: datetime | None) -> bool:
+    """Whether a run that ended can go on: people have settled all uncertain actions of a round since then.
+
+    Args:
+        conn: The connection, within a transaction.
+        run_id: The run.
+        round_: The round that it last stopped for.
+        since: When the run ended; None if it has not.
+    """
+    of_round = _load_locked(conn, approvals.c.run_id == run_id, approvals.c.round == round_)
+    if since is None or any(approval.state in UNCERTAIN for approval in of_round):
+        return False
+    by_people = (approval.settled_at for approval in of_round if approval.settled_by is not None)
+    return any(settled_at is not None and settled_at >= since for settled_at in by_people)
+
+
+@operation
+def reconcile_uncertain(conn: Connection, approval_id: str, happened: bool, now: datetime) -> None:
+    """Records what a tool's `reconcile` says about an uncertain action; changes nothing if it is not uncertain.
+
+    Args:
+        conn: The connection, within a transaction.
+        approval_id: The whole id.
+        happened: Whether the action took place. If not, it may be executed again.
+        now: The time.
+    """
+    [approval] = _load_locked(conn, approvals.c.approval_id == approval_id)
+    if approval.state in UNCERTAIN:
+        _settle(conn, approval, happened, now, f"reconcile: it {'happened' if happened else 'did not happen'}", None)
+
+
+def _settle(
+    conn: Connection, approval: Approval, happened: bool, now: datetime, reason: str | None, person: str | None
+) -> Approval:
+    settled: dict[str, Any] = {
+        "executing_until": None,
+        "result": None,
+        "reason": reason,
+        "happened": happened,
+        "settled_by": person,
+        "settled_at": now,
+    }
+    _transition(conn, approval.approval_id, "confirm" if happened else "retry", **settled)
+    return replace(approval, state="executed" if happened else "approved", **settled)
+
+
+@operation
 def withdraw(conn: Connection, run_id: str) -> int:
-    """Withdraws a run's pending approvals, and returns how many there were."""
+    """Withdraws a run's approvals that are pending, or approved and not begun; returns how many there were."""
     locked = _load_locked(conn, approvals.c.run_id == run_id)
     return sum(_transition(conn, approval.approval_id, "withdraw") for approval in locked)
+
+
+@operation
+def withdraw_unexecuted(conn: Connection, approval_id: str, reason: str) -> bool:
+    """Withdraws one approval whose action may not be executed as it was approved; returns whether it was open.
+
+    Args:
+        conn: The connection, within a transaction.
+        approval_id: The whole id.
+        reason: Why it is not executed, for people.
+    """
+    return _transition(conn, approval_id, "withdraw", reason=escape_unstorable(reason))
 
 
 @operation
@@ -160,7 +265,7 @@ def erase_approvals(conn: Connection, run_ids: Sequence[str]) -> int:
     locked = _load_locked(conn, approvals.c.run_id.in_(run_ids))
     for approval in locked:
         _transition(conn, approval.approval_id, "withdraw")
-    erased: dict[str, Any] = {"arguments": {}, "note": None, "result": None}
+    erased: dict[str, Any] = {"arguments": {}, "note": None, "result": None, "reason": None}
     conn.execute(update(approvals).where(approvals.c.run_id.in_(run_ids)).values(erased))
     return len(locked)
 
@@ -187,7 +292,8 @@ def begin(conn: Connection, approval_id: str, digest: str, now: datetime) -> Beg
         raise _not_found(approval_id)
     transition, result = begin_execution(locked[0], digest, now)
     if transition is not None:
-        _transition(conn, approval_id, transition, executing_until=now + EXECUTION_LEASE)
+        attempts = locked[0].attempts + (transition in ("begin", "begin_again"))
+        _transition(conn, approval_id, transition, executing_until=now + EXECUTION_LEASE, attempts=attempts)
     return result
 
 
@@ -212,6 +318,12 @@ def fail(approval_id: str, error: str) -> Operation[bool]:
 
 
 @operation
+def decline(conn: Connection, approval_id: str, reason: str) -> bool:
+    """Records that the tool did not act, and why; the operation returns whether it was still under way."""
+    return _transition(conn, approval_id, "decline", reason=escape_unstorable(reason))
+
+
+@operation
 def _end_execution(conn: Connection, approval_id: str, transition: Transition, result: Any) -> bool:
     return _transition(conn, approval_id, transition, result=result)
 
@@ -223,70 +335,6 @@ def recover(conn: Connection, run_id: str, now: datetime) -> list[Approval]:
     Idempotent actions may begin again, others are `unknown_after_crash`.
     """
     return [_recover(conn, approval, now) for approval in _load_locked(conn, approvals.c.run_id == run_id)]
-
-
-@operation
-def list_approvals(
-    conn: Connection,
-    *,
-    state: State | None,
-    tenant: str | None,
-    limit: int,
-    before: str | None,
-    hidden: Collection[str] = (),
-) -> list[Approval]:
-    """Approvals, those that have waited longest first.
-
-    Args:
-        conn: The connection to read with.
-        state: Only those in this state; None for all.
-        tenant: Whose approvals; None for those of every tenant.
-        limit: The most approvals to return.
-        before: The id of the last approval of the page before; None for the first page.
-        hidden: Tenants whose approvals are left out.
-
-    Raises:
-        NotFound: If there is no approval `before`.
-    """
-    query = select(approvals).order_by(approvals.c.proposed_at, approvals.c.approval_id).limit(limit)
-    if state is not None:
-        query = query.where(approvals.c.state == state)
-    if tenant is not None:
-        query = query.where(approvals.c.tenant == tenant)
-    if hidden:
-        query = query.where(approvals.c.tenant.not_in(sorted(hidden)))
-    if before is not None:
-        last = load_approval(before)(conn)
-        position = tuple_(approvals.c.proposed_at, approvals.c.approval_id)
-        query = query.where(position > (last.proposed_at, last.approval_id))
-    return [from_row(Approval, row) for row in conn.execute(query)]
-
-
-@operation
-def load_approval(conn: Connection, approval_id: str, tenant: str | None = None) -> Approval:
-    """One approval.
-
-    Args:
-        conn: The connection to read with.
-        approval_id: Its id, or the beginning of it if no other approval's id begins with that.
-        tenant: Only an approval of this tenant is found; None for any.
-
-    Raises:
-        NotFound: If there is no such approval, or more than one.
-    """
-    query = select(approvals)
-    if tenant is not None:
-        query = query.where(approvals.c.tenant == tenant)
-    row = find_by_prefix(conn, query, approvals.c.approval_id, approval_id, what="approval", hint=_HINT)
-    return from_row(Approval, row)
-
-
-@operation
-def load_approvals(conn: Connection, run_id: str) -> list[Approval]:
-    """A run's approvals, in the order they were proposed."""
-    query = select(approvals).where(approvals.c.run_id == run_id)
-    query = query.order_by(approvals.c.round, approvals.c.approval_id)
-    return [from_row(Approval, row) for row in conn.execute(query)]
 
 
 def _load_round(conn: Connection, approval_id: str) -> tuple[Approval, list[Approval]]:
@@ -322,9 +370,9 @@ def _load_locked(conn: Connection, *conditions: ColumnElement[bool]) -> list[App
 def _transition(conn: Connection, approval_id: str, transition: Transition, **values: Any) -> bool:
     """Changes an approval's state; returns False, and changes nothing, if it was not in the starting state."""
     before, after = TRANSITIONS[transition]
-    starting = (approvals.c.approval_id == approval_id, approvals.c.state == before)
+    starting = (approvals.c.approval_id == approval_id, approvals.c.state.in_(sorted(before)))
     return conn.execute(update(approvals).where(*starting).values(state=after, **values)).rowcount == 1
 
 
 def _not_found(approval_id: str) -> NotFound:
-    return NotFound(f"no approval {approval_id}; {_HINT}")
+    return NotFound(f"no approval {approval_id}; {LIST_HINT}")

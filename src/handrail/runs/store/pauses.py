@@ -1,7 +1,7 @@
 """Runs that stopped to wait for people, stored so that any process can resume them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
@@ -9,11 +9,16 @@ from sqlalchemy import Connection, select, update
 
 from handrail.kernel.db.operation import Operation, operation
 from handrail.kernel.serialization import PackedJson, as_json, pack
+from handrail.review.approvals.store import was_settled
 from handrail.runs.errors import NotResumable
 
 from .queries import RunView, load_run
 from .runs import LEASE, Claim
 from .tables import pauses, runs
+
+_WAITING = ("awaiting_approval", "interrupted")
+_STOPPED = ("escalated", "failed")
+"""How a run ends whose action is uncertain; `failed` if a bug in the tool is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,8 @@ class Pause:
         new_from: The index of the first message of its own.
         root_span_id: The span that the resumed run's spans belong below.
         tools: The names of the tools that it has called.
-        retries_used: How many times malformed output was retried.
+        retries_used: How many times malformed output was retried, or has to be once the run goes on.
+        retry_instruction: The stricter instruction of the request that it goes on with; empty if that is no retry.
         deps_handed_over: Whether its deps were the caller's, rather than made by the agent's factory.
     """
 
@@ -36,12 +42,13 @@ class Pause:
     root_span_id: str
     tools: Sequence[str]
     retries_used: int
+    retry_instruction: str
     deps_handed_over: bool
 
 
 def store_pause(run_id: str, pause: Pause) -> Operation[None]:
     """Stores what resuming the run needs."""
-    return _store_pause(run_id, pause.round, pack({**asdict(pause), "messages": list(pause.messages)}))
+    return _store_pause(run_id, pause.round, pack({field.name: getattr(pause, field.name) for field in fields(pause)}))
 
 
 @operation
@@ -54,7 +61,7 @@ def claim_paused_run(conn: Connection, run_id: str, now: datetime) -> tuple[RunV
     """Claims a paused run for this process, which has to renew its lease from then on.
 
     A run whose process has let its lease expire is taken over: nothing which that process writes of the run counts any
-    more.
+    more. A run that has ended because an action was uncertain is claimed again once people have settled all of them.
 
     Args:
         conn: The connection, within a transaction.
@@ -72,7 +79,8 @@ def claim_paused_run(conn: Connection, run_id: str, now: datetime) -> tuple[RunV
     claims = conn.execute(select(runs.c.claims).where(runs.c.run_id == run_id).with_for_update()).scalar() or 0
     view = load_run(run_id, now)(conn)
     pause = load_pause(run_id)(conn)
-    if pause is None or view.status not in ("awaiting_approval", "interrupted"):
+    settled = view.status in _STOPPED and pause is not None and was_settled(run_id, pause.round, view.ended_at)(conn)
+    if pause is None or not (view.status in _WAITING or settled):
         raise NotResumable(f"run {run_id} is {view.status} and waits for nobody; see `handrail runs show {run_id}`")
     resumed = {"outcome": None, "path": None, "fault": None, "ended_at": None, "lease_until": now + LEASE}
     conn.execute(update(runs).where(runs.c.run_id == run_id).values(claims=claims + 1, **resumed))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, StringConstraints
 from pydantic_core import to_jsonable_python
 
 from handrail.kernel.money import NanoUsd, format_usd
@@ -60,8 +60,25 @@ class DecisionRequestBody(_RequestBody):
     note: Note | None = None
 
 
+class SettlementRequestBody(_RequestBody):
+    """Whether an uncertain action happened; `by` has to be a person who may decide the approval."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"happened": False, "by": "ann", "note": "the bank has no such refund"}]}
+    )
+
+    happened: StrictBool = Field(description="If it did not happen, it is executed again.")
+    by: Name
+    note: Note | None = None
+
+
 class ApprovalResponse(BaseModel):
-    """An irreversible action that waits, or waited, for a person's decision."""
+    """An irreversible action that waits, or waited, for a person's decision.
+
+    In the states `failed` and `unknown_after_crash` it is uncertain whether the action happened, until a person settles
+    it. `happened`, `settled_by` and `settled_at` are what the last settlement said; without `settled_by` it was the
+    tool's `reconcile`. `reason` is why an approved action was not executed, or the note of the settlement.
+    """
 
     approval_id: str
     run_id: str
@@ -77,6 +94,11 @@ class ApprovalResponse(BaseModel):
     decided_by: str | None
     decided_at: datetime | None
     note: str | None
+    attempts: int
+    happened: bool | None
+    settled_by: str | None
+    settled_at: datetime | None
+    reason: str | None
 
 
 class FaultResponse(BaseModel):
@@ -201,6 +223,11 @@ def approval_response(approval: Approval) -> ApprovalResponse:
         decided_by=approval.decided_by,
         decided_at=approval.decided_at,
         note=approval.note,
+        attempts=approval.attempts,
+        happened=approval.happened,
+        settled_by=approval.settled_by,
+        settled_at=approval.settled_at,
+        reason=approval.reason,
     )
 
 

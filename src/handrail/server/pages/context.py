@@ -9,10 +9,11 @@ from starlette.responses import RedirectResponse, Response
 
 from handrail.server.auth import LoggedIn, Principal, form_cookie_name, read_form
 from handrail.server.eval_queries import EvalQueries
+from handrail.server.job_queries import JobQueries
 from handrail.server.params import TextQuery
 from handrail.server.queries import Queries
 from handrail.server.state import AppState, app_state
-from handrail.server.tenancy import check_sees_evals, visible_tenant
+from handrail.server.tenancy import check_sees_evals, check_sees_jobs, visible_tenant
 
 MENU = (
     ("Overview", ""),
@@ -23,7 +24,10 @@ MENU = (
     ("Cost", "cost"),
     ("Spending", "spending"),
     ("Evals", "evals"),
+    ("Jobs", "jobs"),
 )
+FOR_OPERATORS = ("evals", "jobs")
+"""The menu's pages that only operators see."""
 PAGE_SIZE = 50
 """Rows of a table on one page."""
 
@@ -48,6 +52,12 @@ class PageContext:
         return EvalQueries(self.state.runtime)
 
     @property
+    def jobs(self) -> JobQueries:
+        """The background jobs. Raises NotAllowed for anybody but an operator."""
+        check_sees_jobs(self.principal.tenant)
+        return JobQueries(self.state.runtime)
+
+    @property
     def tenant_filter(self) -> str | None:
         """The tenant that an operator chose; links keep it."""
         return self.queries.tenant if self.principal.tenant is None else None
@@ -59,7 +69,7 @@ class PageContext:
             status,
             principal=self.principal,
             tenant=self.tenant_filter,
-            menu=[entry for entry in MENU if entry[1] != "evals" or self.principal.tenant is None],
+            menu=[entry for entry in MENU if entry[1] not in FOR_OPERATORS or self.principal.tenant is None],
             current_path=self.request.url.path,
             **context,
         )

@@ -34,6 +34,7 @@ async def show_overview(page: Page, range_: RangeQuery = "24h") -> Response:
         cost=sum(point.cost for point in data.spend),
         ungoverned=data.ungoverned,
         waiting=data.waiting,
+        uncertain=data.uncertain,
         charts=await _charts(page, period, data) if has_data else {},
     )
 

@@ -9,6 +9,7 @@ from handrail.kernel.errors import BadInput
 from handrail.runs.feedback import feedback
 from handrail.runs.runtime import use_runtime
 from handrail.server.params import BeforeQuery, IdPath, TextQuery
+from handrail.server.view_models.runs import escalation_advice
 
 from .context import PAGE_SIZE, Page
 
@@ -25,7 +26,7 @@ async def list_runs(page: Page, agent: TextQuery = "", before: BeforeQuery = Non
 @router.get("/runs/{run_id}")
 async def show_run(page: Page, run_id: IdPath) -> Response:
     """One run."""
-    return page.render("run.html", detail=await page.queries.run(run_id))
+    return page.render("run.html", detail=await page.queries.run(run_id), escalation_advice=escalation_advice)
 
 
 @router.post("/runs/{run_id}/feedback")

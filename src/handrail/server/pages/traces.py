@@ -12,6 +12,7 @@ from handrail.runs.store.queries import RunView
 from handrail.server.params import AfterQuery, SpanId, TextQuery, TraceId, decode_cursor, encode_cursor
 from handrail.server.time_ranges import RANGES, RangeQuery, time_range
 from handrail.server.view_models.waterfall import WIDTH, json_for_script, waterfall
+from handrail.traces.reports import cost_note
 from handrail.traces.store.trace_queries import TraceOrder, cursor_of
 
 from .context import PAGE_SIZE, Page, PageContext
@@ -73,7 +74,7 @@ async def show_trace(page: Page, trace_id: TraceId) -> Response:
 async def show_span(page: Page, trace_id: TraceId, span_id: SpanId) -> Response:
     """One span with its payload."""
     span, payload = await page.queries.span(trace_id, span_id)
-    return page.render("span.html", span=span, payload=payload or {})
+    return page.render("span.html", span=span, payload=payload or {}, cost_note=cost_note(span))
 
 
 async def _runs(page: PageContext, run_ids: list[str]) -> list[tuple[RunView, Feedback | None]]:

@@ -14,6 +14,7 @@ from handrail.server.templating import sanitize_value
 from handrail.traces.analysis.critical_path import critical_path
 from handrail.traces.analysis.tree import SpanNode, span_tree
 from handrail.traces.model import Span
+from handrail.traces.reports import cost_note
 
 WIDTH = 10_000
 """The width of the waterfall, in the units of its rows."""
@@ -128,6 +129,8 @@ def _note(node: SpanNode) -> str:
         notes.append("parent missing")
     if node.span.kind == "model" and node.span.held is None and node.span.cost:
         notes.append("ungoverned")
+    if note := cost_note(node.span):
+        notes.append(sanitize_value(note))
     return ", ".join(notes)
 
 

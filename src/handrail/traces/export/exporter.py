@@ -27,6 +27,7 @@ from opentelemetry import context as otel_context
 from handrail.config.settings import ExportSettings
 from handrail.kernel.clock import Clock, SystemClock
 from handrail.kernel.errors import BadSettings, MissingExtra
+from handrail.kernel.forks import begin_anew_when_forked
 from handrail.traces.model import Span
 
 from .otlp_encoder import encode_request
@@ -130,7 +131,8 @@ class CollectorClient:
 class SpanExporter:
     """Queues spans and sends them from a thread of its own.
 
-    `sent` and `lost` count spans since the exporter was opened; a span in neither is queued or being sent.
+    `sent` and `lost` count spans since the exporter was opened; a span in neither is queued or being sent. A forked
+    process counts from 0, and sends only its own spans.
     """
 
     def __init__(
@@ -148,22 +150,33 @@ class SpanExporter:
             clock: Limits how often lost spans are logged.
             retry_seconds: The pauses before each further attempt to send a batch.
         """
-        self.sent = 0
-        self.lost = 0
         self._client = client
         self._prepare = prepare
         self._clock = clock or SystemClock()
         self._retry_seconds = retry_seconds
+        self._closing = threading.Event()
+        """Set once nothing more is queued; it also ends the pause before another attempt."""
+        self._start_empty()
+        begin_anew_when_forked(self)
+
+    def _start_empty(self) -> None:
+        self.sent = 0
+        self.lost = 0
         self._lock = threading.Lock()
         # None marks the end of the queue: it wakes the thread, which may be waiting for a span.
         self._queue: queue.Queue[Span | None] = queue.Queue(MAX_QUEUED_SPANS)
-        self._closing = threading.Event()
-        """Set once nothing more is queued; it also ends the pause before another attempt."""
         self._gave_up = threading.Event()
         """Set once time is up: the thread stops before the next batch."""
         self._logged_ns: int | None = None
         self._lost_unlogged = 0
         self._thread: threading.Thread | None = None
+
+    def begin_anew(self) -> None:
+        """In a forked process: leaves to the parent what is queued, and has no thread yet."""
+        closed, self._closing = self._closing.is_set(), threading.Event()
+        if closed:
+            self._closing.set()
+        self._start_empty()
 
     def add(self, span: Span) -> None:
         """Queues a span without waiting; if the queue is full or the exporter closed, the span is lost."""
