@@ -10,13 +10,13 @@ from handrail import ResumeFailed, StillExecuting, TakenOver
 from handrail.kernel.db.jobs import Job
 from handrail.testing import VirtualClock
 from handrail.worker.handlers import AgentUnavailable, RunsElsewhere
-from handrail.worker.next_step import MAX_ATTEMPTS, UNAVAILABLE_PERIOD, Finish, GiveUp, Retry, next_step
+from handrail.worker.next_step import MAX_ATTEMPTS, MAX_UNAVAILABLE, Finish, GiveUp, Retry, next_step
 
 NOW = VirtualClock().now()
 
 
-def job(*, attempts: int = 1, claims: int | None = None, waited: timedelta = timedelta()) -> Job:
-    return Job("k", "resume_run", {}, NOW - waited, attempts if claims is None else claims, attempts, "w")
+def job(*, attempts: int = 1, claims: int | None = None) -> Job:
+    return Job("k", "resume_run", {}, NOW, attempts if claims is None else claims, attempts, "w")
 
 
 def test_a_job_that_went_well() -> None:
@@ -38,7 +38,7 @@ def test_the_last_attempt() -> None:
 
 @given(
     st.sampled_from([AgentUnavailable("x"), RunsElsewhere("x"), StillExecuting("x"), TakenOver("x")]),
-    st.integers(1, 10_000),
+    st.integers(1, MAX_UNAVAILABLE - 1),
 )
 def test_waiting_for_another_process(error: Exception, claims: int) -> None:
     """A job that another process can do waits at most a minute between claims, without using an attempt."""
@@ -50,5 +50,5 @@ def test_waiting_for_another_process(error: Exception, claims: int) -> None:
 
 @pytest.mark.parametrize(("error", "expected"), [(AgentUnavailable("x"), GiveUp), (RunsElsewhere("x"), Retry)])
 def test_waiting_has_an_end_if_nobody_can_do_it(error: Exception, expected: type) -> None:
-    """An agent that no worker has known for UNAVAILABLE_PERIOD is given up; a run that is worked on is not."""
-    assert isinstance(next_step(job(waited=UNAVAILABLE_PERIOD), error, NOW), expected)
+    """An agent that no worker has known in MAX_UNAVAILABLE claims is given up; a run that is worked on is not."""
+    assert isinstance(next_step(job(claims=MAX_UNAVAILABLE), error, NOW), expected)

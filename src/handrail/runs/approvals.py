@@ -12,6 +12,7 @@ The approved actions of a run are executed one after another, so that one that f
 
 import asyncio
 import inspect
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from .record import RunRecord
 from .tool_results import storable
 from .tools import approver_for, checks_of, is_idempotent
 
+_NO_TOOLS = frozenset({"pydantic_ai", "handrail", "mcp", "fastmcp"})
+_HOOKS = frozenset({"after_tool_execute", "on_tool_execute_error", "wrap_tool_execute"})
 _executing: ContextVar[Approval | None] = ContextVar("handrail_executing", default=None)
 
 DENIED = "A colleague decided against this action. Do not try it again; tell the user what can be done instead."
@@ -159,12 +162,12 @@ async def _execute(approved: ApprovedCall) -> Any:
     record.executing.add(approval_id)
     try:
         result = await approved.execute()
-    except TOOL_CONTROL_FLOW as signal:
-        # The tool did not act: it asks the model, or people, for something else.
-        shown = signal.__cause__ or signal
-        await database.write(decline(approval_id, f"the tool did not act: {type(shown).__name__} {shown}"))
-        raise
     except Exception as error:
+        if isinstance(error, TOOL_CONTROL_FLOW) and _raised_by_tool(error):
+            # The tool did not act: it asks the model, or people, for something else.
+            shown = error.__cause__ or error
+            await database.write(decline(approval_id, f"the tool did not act: {type(shown).__name__} {shown}"))
+            raise
         detail = f"{type(error).__name__}: {error}"
         await database.write(fail(approval_id, detail))
         if await _reconcile(approved):
@@ -181,6 +184,22 @@ async def _execute(approved: ApprovedCall) -> Any:
     return result
 
 
+def _raised_by_tool(signal: BaseException) -> bool:
+    """Whether a tool's own code raised a signal, such as ModelRetry, and so says that it did not act.
+
+    Pydantic AI raises the same for a tool that takes too long or whose server fails, and a hook may raise it after the
+    tool has acted.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(signal.__traceback__)]
+    if signal.__cause__ is not None:
+        frames += [frame for frame, _ in traceback.walk_tb(signal.__cause__.__traceback__)]
+    modules = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
+    hooked = any(
+        frame.f_code.co_name in _HOOKS and module != "handrail" for frame, module in zip(frames, modules, strict=True)
+    )
+    return bool(frames) and modules[-1] not in _NO_TOOLS and not hooked
+
+
 async def _propose_again(approved: ApprovedCall) -> Any:
     """Ends an approval that was given for another call, and asks for a new one, or the model for a valid call."""
     database, error = approved.record.runtime.database, approved.call.error
@@ -189,7 +208,7 @@ async def _propose_again(approved: ApprovedCall) -> Any:
         await database.write(withdraw_unexecuted(approved.approval.approval_id, reason))
         raise error
     await database.write(withdraw_unexecuted(approved.approval.approval_id, _CHANGED))
-    raise ApprovalRequired
+    raise ApprovalRequired({"approver": approved.approval.approver})
 
 
 async def _why_invalid(approved: ApprovedCall) -> str | None:

@@ -49,7 +49,9 @@ class RunGovernance(LoopGovernance):
             if effect_of(tool_def) != "irreversible" and not ctx.tool_call_approved:
                 return await self._execute(call, args, handler, span)
             span.set({semconv.APPROVAL: "required"})
-        raise ApprovalRequired
+        # A tool that asks by itself says whom only when it is called. So this is a role that an operator has to give out.
+        declared = effect_of(tool_def) == "irreversible"
+        raise ApprovalRequired(None if declared else {"approver": f"role:approver-of-{call.tool_name}"})
 
     async def wrap_tool_validate(
         self,

@@ -15,7 +15,7 @@ from handrail.kernel.interruptions import INTERRUPTIONS, run_to_end
 from handrail.runs.runtime import Runtime, use_runtime
 from handrail.runs.store.queries import load_run
 
-from .handlers import HANDLERS, RESUME, FindAgent, approval_fields, escalate_resume
+from .handlers import HANDLERS, RESUME, AgentUnavailable, FindAgent, approval_fields, escalate_resume
 from .next_step import MAX_ATTEMPTS, Finish, GiveUp, NextStep, Retry, next_step
 
 LEASE = timedelta(minutes=1)
@@ -167,13 +167,16 @@ async def _log_failure(runtime: Runtime, job: Job, step: NextStep, error: Except
     # The error's type only: its message may quote what users and models wrote. The job has it in full.
     extra = await _log_fields(runtime, job)
     if error is not None:
-        extra["error_type"] = type(error).__name__
+        shown = error.__cause__ if isinstance(error, AgentUnavailable) and error.__cause__ else error
+        extra["error_type"] = type(shown).__name__
     if not held:
         _logger.warning("job result dropped: another worker has claimed the job", extra=extra)
     elif isinstance(step, GiveUp):
         _logger.error("job died after its last attempt", extra=extra)
     elif isinstance(step, Retry) and step.counts:
         _logger.warning("job failed and will be retried", extra=extra)
+    elif isinstance(error, AgentUnavailable):
+        _logger.warning("job failed here, since this worker cannot load its agent", extra=extra)
     else:
         _logger.info("job waits for another process", extra=extra)
 

@@ -27,6 +27,12 @@ class AgentUnavailable(HandrailError):
     code: ClassVar[str] = "agent_unavailable"
 
 
+class WaitsForCaller(HandrailError):
+    """The run was given its deps by its caller, who has to resume it."""
+
+    code: ClassVar[str] = "waits_for_caller"
+
+
 class RunsElsewhere(HandrailError):
     """Another process is working on the run; the job is kept in case that one dies."""
 
@@ -66,9 +72,11 @@ async def _resume(runtime: Runtime, find_agent: FindAgent, payload: Mapping[str,
         raise AgentUnavailable(f"agent {run.agent}: {type(error).__name__}: {error}") from error
     try:
         await agent.resume(run_id)
-    except DepsMissing:
-        # Only its caller has them; the run stays resumable.
-        _logger.warning("run waits for its caller to resume it with its deps", extra={"run_id": run_id})
+    except DepsMissing as error:
+        # Only its caller can resume it. But if the caller's process died, people have to know what it was executing.
+        if run.status != "interrupted":
+            raise WaitsForCaller(str(error)) from error
+        await escalate_resume(runtime, payload, f"{error}; the process that resumed it is gone")
     except NotResumable:
         run = await runtime.database.read(load_run(run_id, runtime.clock.now()))
         if run.status == "running":

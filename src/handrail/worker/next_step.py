@@ -8,12 +8,12 @@ from handrail.kernel.db.jobs import Job
 from handrail.review.approvals.errors import StillExecuting
 from handrail.runs.store.runs import TakenOver
 
-from .handlers import AgentUnavailable, RunsElsewhere
+from .handlers import AgentUnavailable, RunsElsewhere, WaitsForCaller
 
 MAX_ATTEMPTS = 10
 """Attempts at one job before it is given up; the delays double each time and add up to about 43 minutes."""
-UNAVAILABLE_PERIOD = timedelta(hours=1)
-"""How long a job waits for a worker that knows its agent before it is given up."""
+MAX_UNAVAILABLE = 62
+"""How often a job is claimed by workers that do not know its agent before it is given up, which takes an hour."""
 _FIRST_DELAY = timedelta(seconds=5)
 _LONGEST_WAIT = timedelta(minutes=1)
 """The longest delay of a job that waits for another process, rather than for its own fault to pass."""
@@ -57,8 +57,8 @@ def next_step(job: Job, error: Exception | None, now: datetime) -> NextStep:
     if error is None:
         return Finish()
     text = f"{type(error).__name__}: {error}"
-    if isinstance(error, AgentUnavailable | RunsElsewhere | StillExecuting | TakenOver):
-        if isinstance(error, AgentUnavailable) and now - job.first_due_at >= UNAVAILABLE_PERIOD:
+    if isinstance(error, AgentUnavailable | RunsElsewhere | WaitsForCaller | StillExecuting | TakenOver):
+        if isinstance(error, AgentUnavailable) and job.claims >= MAX_UNAVAILABLE:
             return GiveUp(text)
         return Retry(now + min(_growing_delay(job.claims), _LONGEST_WAIT), text, counts=False)
     if job.attempts >= MAX_ATTEMPTS:

@@ -63,6 +63,7 @@ approvals = Table(
     Column("result", Packed),
     Column("reason", Text),
     Column("happened", Boolean),
+    Column("settlement_open", Boolean),
     Column("settled_by", String),
     Column("settled_at", Timestamp),
     Index("ix_approvals_run_id", "run_id"),
@@ -191,20 +192,23 @@ def settle_uncertain(
 
 
 @operation
-def was_settled(conn: Connection, run_id: str, round_: int, since: datetime | None) -> bool:
-    """Whether a run that ended can go on: people have settled all uncertain actions of a round since then.
+def take_settlements(conn: Connection, run_id: str, round_: int) -> bool:
+    """Takes what people have settled since the run last went on, so that it goes on once for each settlement.
 
     Args:
         conn: The connection, within a transaction.
         run_id: The run.
         round_: The round that it last stopped for.
-        since: When the run ended; None if it has not.
+
+    Returns:
+        Whether there is a settlement that the run has not gone on with, and no uncertain action left.
     """
-    of_round = _load_locked(conn, approvals.c.run_id == run_id, approvals.c.round == round_)
-    if since is None or any(approval.state in UNCERTAIN for approval in of_round):
+    of_round = (approvals.c.run_id == run_id, approvals.c.round == round_)
+    locked = _load_locked(conn, *of_round)
+    if any(approval.state in UNCERTAIN for approval in locked):
         return False
-    by_people = (approval.settled_at for approval in of_round if approval.settled_by is not None)
-    return any(settled_at is not None and settled_at >= since for settled_at in by_people)
+    taken = update(approvals).where(*of_round, approvals.c.settlement_open).values(settlement_open=False)
+    return conn.execute(taken).rowcount > 0
 
 
 @operation
@@ -233,7 +237,8 @@ def _settle(
         "settled_by": person,
         "settled_at": now,
     }
-    _transition(conn, approval.approval_id, "confirm" if happened else "retry", **settled)
+    transition: Transition = "confirm" if happened else "retry"
+    _transition(conn, approval.approval_id, transition, settlement_open=person is not None, **settled)
     return replace(approval, state="executed" if happened else "approved", **settled)
 
 
@@ -260,11 +265,12 @@ def withdraw_unexecuted(conn: Connection, approval_id: str, reason: str) -> bool
 def erase_approvals(conn: Connection, run_ids: Sequence[str]) -> int:
     """Erases from runs' approvals what was to be done and what came of it, and returns how many there were.
 
-    Who decided what, and when, is kept. Pending approvals are withdrawn.
+    Who decided what, and when, is kept. Approvals that are open or uncertain are withdrawn.
     """
     locked = _load_locked(conn, approvals.c.run_id.in_(run_ids))
     for approval in locked:
         _transition(conn, approval.approval_id, "withdraw")
+        _transition(conn, approval.approval_id, "abandon")
     erased: dict[str, Any] = {"arguments": {}, "note": None, "result": None, "reason": None}
     conn.execute(update(approvals).where(approvals.c.run_id.in_(run_ids)).values(erased))
     return len(locked)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from handrail.kernel.db.operation import Operation, operation
 from handrail.kernel.serialization import PackedJson, as_json, pack
-from handrail.review.approvals.store import was_settled
+from handrail.review.approvals.store import take_settlements
 from handrail.runs.errors import NotResumable
 
 from .queries import RunView, load_run
@@ -79,7 +79,7 @@ def claim_paused_run(conn: Connection, run_id: str, now: datetime) -> tuple[RunV
     claims = conn.execute(select(runs.c.claims).where(runs.c.run_id == run_id).with_for_update()).scalar() or 0
     view = load_run(run_id, now)(conn)
     pause = load_pause(run_id)(conn)
-    settled = view.status in _STOPPED and pause is not None and was_settled(run_id, pause.round, view.ended_at)(conn)
+    settled = view.status in _STOPPED and pause is not None and take_settlements(run_id, pause.round)(conn)
     if pause is None or not (view.status in _WAITING or settled):
         raise NotResumable(f"run {run_id} is {view.status} and waits for nobody; see `handrail runs show {run_id}`")
     resumed = {"outcome": None, "path": None, "fault": None, "ended_at": None, "lease_until": now + LEASE}

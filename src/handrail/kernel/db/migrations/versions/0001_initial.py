@@ -236,6 +236,7 @@ def _create_review_tables() -> None:
         sa.Column("result", sa.LargeBinary()),
         sa.Column("reason", sa.Text()),
         sa.Column("happened", sa.Boolean()),
+        sa.Column("settlement_open", sa.Boolean()),
         sa.Column("settled_by", sa.String()),
         sa.Column("settled_at", sa.BigInteger()),
         sa.PrimaryKeyConstraint("approval_id", name="pk_approvals"),
