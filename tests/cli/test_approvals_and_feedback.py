@@ -49,6 +49,7 @@ def test_from_the_message_to_the_refund(folder: Folder) -> None:
     assert "No approvals." in folder.handrail("approvals", "list").out
 
 
+@pytest.mark.slow
 def test_denied(folder: Folder) -> None:
     """A denied action is not executed, and the run is answered without it."""
     run_id, approval_id = waiting_run(folder)
@@ -58,6 +59,7 @@ def test_denied(folder: Folder) -> None:
     assert folder.handrail("runs", "show", run_id, "--json").json["run"]["status"] == "answered"
 
 
+@pytest.mark.slow
 def test_a_decision_without_the_role(folder: Folder) -> None:
     """Somebody without the role gets exit code 2 and the names of those who have it; a second decision is refused."""
     _, approval_id = waiting_run(folder)
@@ -69,6 +71,7 @@ def test_a_decision_without_the_role(folder: Folder) -> None:
     assert (again.code, error_code(again)) == (2, "already_decided")
 
 
+@pytest.mark.slow
 def test_feedback(folder: Folder) -> None:
     """Feedback says that a run was wrong and what was expected; the run shows it, and the next command is named."""
     folder.handrail("run", "echo", "hello")
@@ -88,6 +91,7 @@ def test_feedback(folder: Folder) -> None:
         (["--wrong", "--by", " "], "by: ' ' is not a valid name"),
     ],
 )
+@pytest.mark.slow
 def test_invalid_feedback(folder: Folder, arguments: list[str], problem: str) -> None:
     """A field without a value and a person without a name are refused, and nothing is stored."""
     folder.handrail("run", "echo", "hello")
@@ -105,6 +109,7 @@ def test_no_feedback_on_a_waiting_run(folder: Folder) -> None:
     assert (refused.code, error_code(refused)) == (2, "bad_input")
 
 
+@pytest.mark.slow
 def test_spending(folder: Folder) -> None:
     """Spending of users and tenants is listed with their ceilings; an empty list says that nothing was spent."""
     assert "Nothing was spent" in folder.handrail("spend").out

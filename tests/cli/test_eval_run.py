@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from handrail.evals.eval_set.lock import freeze
 from handrail.kernel.clock import SystemClock
 from tests.cli.terminal import Folder
@@ -21,6 +23,7 @@ def test_several_trials(folder: Folder) -> None:
     assert (report["score"]["mean"], report["score"]["cases"]) == (0.5, 2)
 
 
+@pytest.mark.slow
 def test_recorded_responses(folder: Folder) -> None:
     """Responses are recorded in a file and replayed from it; a trial without a recorded response is an error."""
     frozen(folder).handrail("eval", "run", "echo", "--cache", "responses.jsonl")

@@ -51,6 +51,7 @@ def test_the_history(shop: Shop) -> None:
     assert (change["why"], change["cases"]) == ("first", 3)
 
 
+@pytest.mark.slow
 def test_lint(shop: Shop) -> None:
     """Issues give exit code 1 and advice; inputs that occur in the prompt or in a given file are found."""
     training = shop.path / "training.txt"
@@ -65,6 +66,7 @@ def test_lint(shop: Shop) -> None:
     assert problem(shop.handrail("eval", "lint", "sorter", "--against", "none.txt", "--json"))["code"] == "bad_input"
 
 
+@pytest.mark.slow
 def test_exports(shop: Shop) -> None:
     """An eval set is exported as a dataset and as JSON Lines, an eval run as JUnit with what was expected."""
     dataset = yaml.safe_load(shop.handrail("eval", "export", "sorter", "--to", "pydantic-evals").out)
@@ -77,6 +79,7 @@ def test_exports(shop: Shop) -> None:
     assert str(failure.text).startswith('category: "billing" expected, "other" found')
 
 
+@pytest.mark.slow
 def test_imports(shop: Shop) -> None:
     """A CSV becomes an eval set that can be frozen; an existing one is never overwritten."""
     (shop.path / "tickets.csv").write_text("body,queue,urgent\nIt is late,delivery,true\n")
@@ -122,6 +125,7 @@ def test_invalid_comparisons(shop: Shop) -> None:
     assert (wrong["code"], "`handrail eval diff baseline newest`" in wrong["message"]) == ("bad_input", True)
 
 
+@pytest.mark.slow
 def test_from_production_into_the_set(tmp_path: Path) -> None:
     """Runs are sampled and redacted into a file; a completed one is accepted, and the eval set is frozen with it."""
     shop = Shop(tmp_path)

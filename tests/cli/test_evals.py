@@ -160,6 +160,7 @@ def test_the_gate_as_json(shop: Shop) -> None:
     assert len(blocked.json["report"]["trials"]) == 6
 
 
+@pytest.mark.slow
 def test_errors_that_prevent_a_verdict(shop: Shop) -> None:
     """A missing or outdated baseline, an unfrozen eval set and a bug in the agent each exit with 2."""
     missing = problem(shop.handrail("eval", "gate", "sorter", "--json"))
@@ -177,6 +178,7 @@ def test_errors_that_prevent_a_verdict(shop: Shop) -> None:
     assert "the set has changed since its baseline" in changed["message"]
 
 
+@pytest.mark.slow
 def test_an_eval_run_becomes_the_baseline(shop: Shop) -> None:
     """`--from` makes a stored eval run the baseline; an unknown one is refused."""
     report = shop.handrail("eval", "run", "sorter", "--json").json["report"]
@@ -186,6 +188,7 @@ def test_an_eval_run_becomes_the_baseline(shop: Shop) -> None:
     assert problem(shop.handrail("eval", "baseline", "sorter", "--from", "eval_9", "--json"))["code"] == "not_found"
 
 
+@pytest.mark.slow
 def test_a_baseline_in_a_file(shop: Shop) -> None:
     """A baseline file works with an empty store, also with recorded responses, and still blocks a worse prompt."""
     write = ("--write", "baseline.jsonl", "--trials", "1", "--cache", "recorded.jsonl")
@@ -210,6 +213,7 @@ def test_a_baseline_in_a_file(shop: Shop) -> None:
     assert (unrecorded["code"], "record the responses again" in unrecorded["message"]) == ("not_recorded", True)
 
 
+@pytest.mark.slow
 def test_an_eval_run_in_a_file(shop: Shop) -> None:
     """`--from` with `--write` writes a stored eval run to a baseline file, which the same store can use."""
     report = shop.handrail("eval", "run", "sorter", "--trials", "2", "--json").json["report"]
@@ -222,6 +226,7 @@ def test_an_eval_run_in_a_file(shop: Shop) -> None:
     assert gated["verdict"]["baseline_trials"] == 2
 
 
+@pytest.mark.slow
 def test_invalid_baseline_files(shop: Shop) -> None:
     """A missing folder or file and a changed eval set exit with 2 and advice."""
     nowhere = problem(shop.handrail("eval", "baseline", "sorter", "--write", "none/b.jsonl", "--json"))
@@ -237,6 +242,7 @@ def test_invalid_baseline_files(shop: Shop) -> None:
     assert "run `handrail eval baseline sorter --write b.jsonl` with the agent as it is" in changed["message"]
 
 
+@pytest.mark.slow
 def test_a_run_with_feedback_becomes_a_case(shop: Shop) -> None:
     """A run with feedback is appended to the eval set and its lock, and the existing bytes of the set are unchanged."""
     run_id = shop.run("my parcel came, but I paid for two\nof them")
@@ -279,6 +285,7 @@ def test_a_repeated_field_is_refused() -> None:
         parse_fields(["a=1", "a=1"])
 
 
+@pytest.mark.slow
 def test_the_expected_value_as_an_option(shop: Shop) -> None:
     """Without feedback `--expected` gives the expected fields; unknown ones are refused, and the set is not changed."""
     run_id = shop.run("hello")

@@ -70,6 +70,7 @@ def folder(tmp_path: Path) -> Folder:
     return folder
 
 
+@pytest.mark.slow
 def test_reports_of_a_block(folder: Folder) -> None:
     """The Markdown report escapes text from the cases; the JUnit file has the failures."""
     assert folder.handrail("eval", "baseline", "echo", "--trials", "2").code == 0
@@ -105,6 +106,7 @@ def test_invalid_margins(written: str) -> None:
         read_margin(written)
 
 
+@pytest.mark.slow
 def test_people_label_at_the_terminal(folder: Folder) -> None:
     """A person is shown request, answer and rubric but not the judge's reason, and continues where they stopped; a
     judge with too few labels stays untrusted."""
@@ -129,6 +131,7 @@ def test_people_label_at_the_terminal(folder: Folder) -> None:
     assert "Judge tone is not trusted" in gated.out
 
 
+@pytest.mark.slow
 def test_labelling_without_a_terminal(folder: Folder) -> None:
     """When the input ends, the labels given so far are kept, and the error says that a terminal is needed."""
     assert folder.handrail("eval", "baseline", "judged", "--trials", "4").code == 0

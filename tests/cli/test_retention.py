@@ -50,6 +50,7 @@ def _prune(folder: Folder, *options: str) -> dict[str, dict[str, int]]:
     return counts
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_what_is_removed(old_traces: Folder) -> None:
     """`--dry-run` removes nothing and prints the counts that the real command then removes."""
     counted = _prune(old_traces, "--payloads", "4w", "--dry-run")["would_remove"]
@@ -62,6 +63,7 @@ def test_a_dry_run_counts_what_is_removed(old_traces: Folder) -> None:
         assert runtime.database.read_now(load_payload("t0", "s1")) == {"text": "x"}
 
 
+@pytest.mark.slow
 def test_payloads_stay_with_their_spans(old_traces: Folder) -> None:
     """Without `--payloads`, a payload is removed with its trace and not before."""
     printed = old_traces.handrail("db", "prune", "--older-than", "60d").out
@@ -133,6 +135,7 @@ def test_a_user_is_erased(two_users: Folder) -> None:
         assert {row.key for row in rows} == {"u-1", "u-2"}
 
 
+@pytest.mark.slow
 def test_erasing_needs_confirmation(two_users: Folder) -> None:
     """Without a yes nothing is erased; where the command cannot ask, it requires `--yes`."""
     declined = two_users.handrail("db", "forget", "--user", "u-1", "--tenant", "acme", stdin=b"n\n")

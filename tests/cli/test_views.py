@@ -48,6 +48,7 @@ def test_a_run_is_shown_with_its_input_and_its_spans(filled: Folder) -> None:
     assert [span["kind"] for span in shown["spans"]] == ["agent", "model"]
 
 
+@pytest.mark.slow
 def test_ids_are_never_broken_in_a_table(filled: Folder) -> None:
     """Ids stay on one line in 80 columns, so that they can be copied."""
     narrow = {"COLUMNS": "80"}
@@ -67,6 +68,7 @@ def test_traces_as_json(filled: Folder) -> None:
     assert shown["content"][root["span_id"]]["input"] == "hello"
 
 
+@pytest.mark.slow
 def test_an_eval_run_from_its_score_to_its_cases(filled: Folder) -> None:
     """An eval run prints its score, is listed with it, and shows failed cases first."""
     result = filled.handrail("eval", "run", "echo", "--json")

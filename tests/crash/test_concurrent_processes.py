@@ -3,6 +3,8 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from handrail.kernel.clock import SystemClock
 from handrail.kernel.db.database import Database
 from handrail.runs.store.queries import list_runs
@@ -11,6 +13,7 @@ from tests.crash.processes import read_line, running, write_line
 RUNS = 40
 
 
+@pytest.mark.slow
 def test_runs_of_two_processes_are_all_stored(tmp_path: Path) -> None:
     """Two processes with many concurrent runs in one new file finish all of them, and all are stored as answered."""
     store = tmp_path / "handrail.db"

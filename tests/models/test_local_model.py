@@ -205,6 +205,7 @@ def test_real_run(model: BuiltinModel) -> None:
     assert run.usage.cache_read_tokens > 0 or run.usage.requests == 1
 
 
+@pytest.mark.slow
 def test_real_limits(model: BuiltinModel) -> None:
     """A late request ends in a timeout and one beyond the context window in an error; the next one is answered."""
     agent = Agent(model)

@@ -252,7 +252,7 @@ class Approvals(RuleBasedStateMachine):
     def _ended(self, model: Model) -> BeginResult:
         match model.state:
             case "executed":
-                return AlreadyExecuted(model.result)
+                return AlreadyExecuted(model.result, is_known=model.until is not None)
             case "unknown_after_crash":
                 return UnknownEffect(GONE)
             case "failed":

@@ -7,6 +7,7 @@ import pytest
 from pydantic_ai import Agent, DeferredToolRequests, ModelRetry, RunContext
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import ApprovalRequired
+from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolResults
 
 from handrail import Answered, AwaitingApproval, Escalated, Runtime, govern, tool
@@ -89,7 +90,7 @@ async def test_a_caller_cannot_approve(given: bool) -> None:
         history = (
             await Agent(plain.model, tools=[pay], output_type=[str, DeferredToolRequests]).run("hi")
         ).all_messages()
-        [call_id] = [part.tool_call_id for part in history[-1].parts if hasattr(part, "tool_call_id")]
+        [call_id] = [part.tool_call_id for part in history[-1].parts if isinstance(part, ToolCallPart)]
         script = Script(says("done"))
         agent = govern(Agent(script.model, tools=[pay]), name="a")
         approved = DeferredToolResults(approvals={call_id: True})
@@ -150,9 +151,8 @@ async def test_a_settlement_by_a_slow_clock(runtime: Runtime) -> None:
 async def test_results_whose_own_code_fails(runtime: Runtime) -> None:
     """A result that cannot even be written as text does not hide that the action was executed."""
 
-    class Evil:
-        @property
-        def __class__(self) -> Any:
+    class Awkward:
+        def __repr__(self) -> str:
             raise RuntimeError("no")
 
     def returning(value: Any) -> Any:
@@ -161,7 +161,7 @@ async def test_results_whose_own_code_fails(runtime: Runtime) -> None:
 
         return pay
 
-    for value in (10**6000, Evil()):
+    for value in (10**6000, Awkward()):
         script = Script(says(calls("pay")), says("done"))
         agent = govern(Agent(script.model, tools=[tool(returning(value), effect="irreversible")]), name="a")
         paused = await agent.run("hi", user="u")

@@ -49,7 +49,7 @@ class RunGovernance(LoopGovernance):
             if effect_of(tool_def) != "irreversible" and not ctx.tool_call_approved:
                 return await self._execute(call, args, handler, span)
             span.set({semconv.APPROVAL: "required"})
-        # A tool that asks by itself says whom only when it is called. So this is a role that an operator has to give out.
+        # A tool that asks by itself says whom only when it is called, so this is a role for an operator to give out.
         declared = effect_of(tool_def) == "irreversible"
         raise ApprovalRequired(None if declared else {"approver": f"role:approver-of-{call.tool_name}"})
 
