@@ -1,6 +1,7 @@
 """What an approved tool did is not judged by the type of an exception alone, and its approver is not lost."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from pydantic_ai.exceptions import ApprovalRequired
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolResults
 
-from handrail import Answered, AwaitingApproval, Escalated, Runtime, govern, tool
+from handrail import Answered, AwaitingApproval, Escalated, Runtime, StillExecuting, govern, tool
+from handrail.review.approvals.model import EXECUTION_LEASE
 from handrail.review.approvals.queries import load_approvals
 from handrail.review.approvals.store import decide, settle_uncertain
+from handrail.testing import VirtualClock
 
 from .scripts import Script, calls, says
 
@@ -168,3 +171,37 @@ async def test_results_whose_own_code_fails(runtime: Runtime) -> None:
         await approve(runtime, paused)
         await agent.resume(paused.facts.run_id)
         assert await states(runtime, paused) == ["executed"]
+
+
+async def test_a_thread_that_goes_on_after_a_timeout(runtime: Runtime, clock: VirtualClock) -> None:
+    """An action whose thread may still run is neither repeated nor asked about until its lease has ended."""
+    paid: list[int] = []
+    entered, go, done = threading.Event(), threading.Event(), threading.Event()
+
+    def pay() -> str:
+        entered.set()
+        go.wait(20)
+        paid.append(1)
+        done.set()
+        return "paid"
+
+    def happened(_key: str, _arguments: Any) -> bool:
+        return bool(paid)
+
+    script = Script(says(calls("pay")), says("done"))
+    agent = govern(Agent(script.model, tools=[tool(pay, effect="irreversible", reconcile=happened)]), name="a")
+    paused = await agent.run("hi", user="u")
+    await approve(runtime, paused)
+    resuming = asyncio.create_task(agent.resume(paused.facts.run_id))
+    await asyncio.to_thread(entered.wait, 20)
+    resuming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await resuming
+    with pytest.raises(StillExecuting):
+        await agent.resume(paused.facts.run_id)
+    go.set()
+    await asyncio.to_thread(done.wait, 20)
+    clock.advance(EXECUTION_LEASE.total_seconds())
+    assert isinstance(await agent.resume(paused.facts.run_id), Answered)
+    assert paid == [1]
+    assert await states(runtime, paused) == ["executed"]

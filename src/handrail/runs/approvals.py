@@ -23,6 +23,7 @@ from pydantic_ai.exceptions import ApprovalRequired
 
 from handrail.kernel.errors import BadInput
 from handrail.kernel.ids import new_id
+from handrail.review.approvals.errors import StillExecuting
 from handrail.review.approvals.model import (
     DECISION_PERIOD,
     AlreadyExecuted,
@@ -147,11 +148,28 @@ async def _begin(approved: ApprovedCall) -> BeginResult:
     begun: BeginResult
     [begun] = await database.write(begin(approval.approval_id, call.digest, now))
     if isinstance(begun, UnknownEffect):
+        _wait_for_lease(approved, current)
         happened = await _reconcile(approved)
         if happened is not None:
             await database.write(reconcile_uncertain(approval.approval_id, happened, now))
             [begun] = await database.write(begin(approval.approval_id, call.digest, now))
     return begun
+
+
+def _wait_for_lease(approved: ApprovedCall, current: Approval) -> None:
+    """Raises StillExecuting if a tool can say whether an action happened, and its last execution may not have ended.
+
+    A thread goes on after its task was cancelled, and what has not happened yet may happen later.
+    """
+    until = current.executing_until
+    if checks_of(approved.call.tool).reconcile is None or current.state != "unknown_after_crash" or until is None:
+        return
+    if approved.record.runtime.clock.now() < until:
+        still = StillExecuting(
+            f"approval {current.approval_id}: its execution may not have ended; try again after "
+            f"{until.isoformat(timespec='seconds')}"
+        )
+        raise approved.record.stop(still)
 
 
 async def _execute(approved: ApprovedCall) -> Any:

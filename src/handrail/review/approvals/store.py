@@ -364,8 +364,10 @@ def _recover(conn: Connection, approval: Approval, now: datetime) -> Approval:
     transition = recovery_transition(approval)
     if transition is None:
         return approval
-    _transition(conn, approval.approval_id, transition, executing_until=now)
-    return replace(approval, state=TRANSITIONS[transition][1], executing_until=now)
+    # A process that only lost its run may still execute: when its lease on the action ends is kept for `reconcile`.
+    until = approval.executing_until if transition == "lose_track" else now
+    _transition(conn, approval.approval_id, transition, executing_until=until)
+    return replace(approval, state=TRANSITIONS[transition][1], executing_until=until)
 
 
 def _load_locked(conn: Connection, *conditions: ColumnElement[bool]) -> list[Approval]:
