@@ -17,12 +17,22 @@ fork_tests = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 TIMEOUT_S = 20.0
 
 
+def _fork() -> int:
+    """`os.fork`, again while filelock refuses it: another thread is taking or giving back the checkpoint lock."""
+    while True:
+        try:
+            return os.fork()
+        except RuntimeError as error:
+            if "filelock" not in str(error):
+                raise
+
+
 class Child:
     """A forked process that runs a function and then ends without any clean-up."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._reader, writer = os.pipe()
-        self.pid = os.fork()
+        self.pid = _fork()
         if self.pid == 0:
             try:
                 result = (True, work())
