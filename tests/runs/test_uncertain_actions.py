@@ -15,6 +15,7 @@ from handrail import (
     Runtime,
     tool,
 )
+from handrail.review.approvals.model import EXECUTION_LEASE
 from handrail.review.approvals.store import settle_uncertain
 from handrail.runs.errors import ResumeFailed
 from handrail.runs.store.runs import LEASE
@@ -122,7 +123,7 @@ async def test_a_bug_in_an_approved_tool(runtime: Runtime, clock: VirtualClock, 
 async def test_a_tool_reconciles_an_interrupted_action(
     runtime: Runtime, clock: VirtualClock, bank: Bank, answer: Any, asynchronous: bool
 ) -> None:
-    """After a crash the tool's `reconcile` is asked by key and arguments; if it cannot tell, a person is."""
+    """After a crash and the execution's lease `reconcile` is asked by key and arguments; else a person is."""
     asked: list[Any] = []
 
     def reconcile(key: str, arguments: Any) -> Any:
@@ -145,7 +146,7 @@ async def test_a_tool_reconciles_an_interrupted_action(
     with pytest.raises(LOST):
         await agent.resume(paused.facts.run_id)
     bank.killed = False
-    clock.advance(TAKEN_OVER)
+    clock.advance(EXECUTION_LEASE.total_seconds())
     outcome = await agent.resume(paused.facts.run_id)
     assert asked == [(paused.approvals[0].approval_id, {"order": "1"})]
     [stored] = await approvals(runtime, paused.facts.run_id)
