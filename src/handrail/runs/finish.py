@@ -7,8 +7,6 @@ from pydantic_ai.messages import FinishReason, ModelResponse
 
 LOCAL_PROVIDERS = frozenset({"function", "test", "builtin"})
 """Pydantic AI's function and test models, and the built-in one: no network lies between, and nothing is hidden."""
-
-
 _FAILED = frozenset({"error", "failed"})
 _NEVER_TELLS = "snowflake"
 """A provider that sends no finish reason with some of its models."""

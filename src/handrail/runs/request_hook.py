@@ -111,12 +111,6 @@ def _as_sender(sender: _Sender) -> Iterator[None]:
             _sender.set(previous)
 
 
-def governing_record() -> RunRecord | None:
-    """The record of the run that pays for requests at the moment; None outside of runs."""
-    sender = _sender.get()
-    return sender.record if sender else None
-
-
 def _subclasses(cls: type[Any]) -> Iterator[type[Model]]:
     for subclass in cls.__subclasses__():
         yield subclass

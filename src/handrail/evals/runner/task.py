@@ -25,7 +25,7 @@ from .response_cache import RecordedResponses, ResponseCache, ResponseCaching
 INFRASTRUCTURE_FAULTS = frozenset(
     {"model_unavailable", "model_timeout", "model_rate_limited", "model_quota", "model_auth", "model_unknown"}
 )
-"""Faults that say nothing about the agent: its model could not be reached."""
+"""Faults that say nothing about the agent: its model could not be reached, or sent nothing that can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ from pydantic_ai.exceptions import (
     ModelAPIError,
     ModelContextWindowExceededError,
     ModelTimeoutError,
-    UnexpectedModelBehavior,
 )
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import (
@@ -118,7 +117,6 @@ class BuiltinModel(Model[None]):
             ModelContextWindowExceededError: The conversation is longer than the context window.
             ModelRequestRejectedError: A part is not text.
             ModelAPIError: llama.cpp failed.
-            UnexpectedModelBehavior: The reply has none of the offered formats.
         """
         check_allow_model_requests()
         settings, parameters = self.prepare_request(model_settings, model_request_parameters)
@@ -137,17 +135,22 @@ class BuiltinModel(Model[None]):
             "cache_prompt": True,
         }
         completion = await self._complete(body, _timeout_seconds(settings.get("timeout")))
-        try:
-            parts = [] if completion.cut_off else [parse_reply(completion.text, offered)]
-        except ValueError as error:
-            raise UnexpectedModelBehavior(f"{self.model_name}: {error}", completion.text) from error
+        details, parts = None, []
+        if completion.cut_off:
+            details = {"cut_off_text": completion.text}
+        else:
+            try:
+                parts = [parse_reply(completion.text, offered)]
+            except ValueError:
+                # No answer rather than an error: an error would say that the model cannot be used at all.
+                details = {"unusable_text": completion.text}
         return ModelResponse(
             parts=parts,
             usage=_usage(completion),
             model_name=self.model_name,
             provider_name=self.system,
             finish_reason="length" if completion.cut_off else "stop",
-            provider_details={"cut_off_text": completion.text} if completion.cut_off else None,
+            provider_details=details,
         )
 
     @asynccontextmanager

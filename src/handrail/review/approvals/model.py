@@ -13,10 +13,13 @@
                      └── from executing            its process is gone, and the tool is idempotent
                          from failed or unknown    a person, or the tool's `reconcile`, says that it did not happen
 
+    failed, unknown_after_crash ──┬─> executed     a person or `reconcile` says that it happened
+                                  └─> withdrawn    the user's data was erased
+
 Only the process that moved an approval from `approved` to `executing` may execute the action. If that process dies, or
 the tool raises, the action may or may not have happened: it is *uncertain*. It is executed again only if the tool is
 idempotent, that is, if it uses the approval's id as its idempotency key. Otherwise the tool's `reconcile` says whether
-it happened; where there is none, or it cannot tell, a person settles it.
+it happened. If the tool has none, or it cannot tell, a person settles it.
 """
 
 import hashlib
